@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Declares the extension module lowsock._native to cffi; setup.py names it in cffi_modules.
+
+The declarations are files in lowsock/_csrc/: lowsock.h (our functions), system.cdef (the platform's structures),
+constants.txt (every constant by name, with the kernel's ABI value for headers that are older than the kernel).
+"""
+
+import os
+from typing import List, NamedTuple, Tuple
+
+from cffi import FFI
+
+if os.name != "posix":
+    raise SystemExit("lowsock needs a POSIX system: Windows has neither sendmsg(2) nor recvmsg(2)")
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SOURCES = os.path.join("lowsock", "_csrc")  # relative: setuptools takes no absolute path for a source
+
+
+# Two tables that the compiler fills and Python reads (lowsock/_constants.py, lowsock/_layouts.py).
+TABLES = """
+struct lowsock_constant { const char *name; long long value; int present; };
+struct lowsock_field { const char *struct_name; const char *name; const char *kind; int offset; int size; int struct_size; };
+"""
+
+
+class Constant(NamedTuple):
+    """A row of constants.txt."""
+
+    name: str
+    fallback: str  # "-": none
+    guard: str  # "", "generic" or "enum"
+
+
+def read(name: str) -> str:
+    with open(os.path.join(HERE, SOURCES, name), encoding="ascii") as file:
+        return file.read()
+
+
+def rows(name: str) -> List[List[str]]:
+    """The rows of a table in lowsock/_csrc, as words; # starts a comment."""
+    lines = (line.split("#")[0].split() for line in read(name).splitlines())
+    return [words for words in lines if words]
+
+
+def constants() -> List[Constant]:
+    return [Constant(words[0], words[1], (words[2:] or [""])[0]) for words in rows("constants.txt")]
+
+
+def fallback(row: Constant) -> str:
+    """The header's value wins; where it has none, Linux's ABI value stands in."""
+    generic = " && LOWSOCK_GENERIC_SOCKET_H" if row.guard == "generic" else ""
+    return f"#if defined(__linux__) && !defined({row.name}){generic}\n#define {row.name} {row.fallback}\n#endif\n"
+
+
+def constant_entry(row: Constant) -> str:
+    absent = f'{{"{row.name}", 0, 0}},\n'
+    if row.guard == "enum":  # the preprocessor does not see enumerators
+        return f'#ifdef __linux__\n{{"{row.name}", {row.fallback}, 1}},\n#else\n{absent}#endif\n'
+    return f'#ifdef {row.name}\n{{"{row.name}", (long long)({row.name}), 1}},\n#else\n{absent}#endif\n'
+
+
+def field_entry(words: List[str]) -> str:
+    struct, field, kind = words[:3]
+    place = f"offsetof(struct {struct}, {field}), sizeof(((struct {struct} *)0)->{field}), sizeof(struct {struct})"
+    entry = f'{{"{struct}", "{field}", "{kind}", {place}}},\n'
+    return f"#ifdef __linux__\n{entry}#endif\n" if words[3:] else entry
+
+
+def tables() -> Tuple[str, str]:
+    """The two tables as C source and as declarations for cffi."""
+    known, fields = constants(), rows("layouts.txt")
+    source = [fallback(row) for row in known if row.fallback != "-" and row.guard != "enum"]
+    source += [TABLES, "static const struct lowsock_constant lowsock_constants[] = {\n"]
+    source += map(constant_entry, known)
+    source += ["{NULL, 0, 0}};\nstatic const struct lowsock_field lowsock_fields[] = {\n"]
+    source += map(field_entry, fields)
+    source += ["{NULL, NULL, NULL, 0, 0, 0}};\n"]
+    declared = "extern const struct lowsock_constant lowsock_constants[];\nextern const struct lowsock_field lowsock_fields[];\n"
+    return "".join(source), TABLES + declared
+
+
+TABLES_SOURCE, TABLES_CDEF = tables()
+ffibuilder = FFI()
+ffibuilder.cdef(read("lowsock.h") + read("system.cdef") + TABLES_CDEF)
+ffibuilder.set_source(
+    "lowsock._native",
+    '#include "system.h"\n#include "constants.h"\n#include "lowsock.h"\n' + TABLES_SOURCE,
+    sources=[os.path.join(SOURCES, "lowsock.c")],
+    include_dirs=[SOURCES],
+    depends=[os.path.join(SOURCES, name) for name in ("system.h", "constants.h", "lowsock.h")],
+    extra_compile_args=["-fvisibility=hidden"],
+)
