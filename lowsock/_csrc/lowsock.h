@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What Python calls. cffi reads this file too: no directives, no includes.
+ *
+ * Every function answers with a count, or -errno. A receive that brought more than
+ * data (an address, flags, control messages) answers -(LOWSOCK_MORE + n): then the
+ * first n numbers of `info` tell what came.
+ */
+enum { LOWSOCK_MORE = 4096, LOWSOCK_INFO = 4, LOWSOCK_ROW = 4, LOWSOCK_NAME = 256 };
+
+/* Where one receive puts what the kernel delivers. Python owns the memory that the pointers lead to. */
+struct lowsock_reply {
+    char *data;      /* data_size bytes */
+    char *control;   /* control_size bytes, aligned for struct cmsghdr */
+    long long *info; /* LOWSOCK_INFO numbers: bytes of data, msg_flags, IPv4 source as address << 16 | port
+                        (-1: none, -2: look at name), descriptors;
+                        then LOWSOCK_ROW for each control message: level, type, start and end in control */
+    int *fds;        /* room for control_size / sizeof(int): every descriptor that came, SCM_RIGHTS first */
+    long long data_size;
+    long long control_size;
+    int fd_count;    /* descriptors in fds that nobody has taken over yet */
+    int rights;      /* how many of fds came by SCM_RIGHTS */
+    int name_size;   /* bytes of name that the kernel filled */
+    char *name;      /* LOWSOCK_NAME bytes: a struct sockaddr */
+};
+
+/* The plain receive: data of at most `size` bytes, no room for control messages, no flags. */
+int lowsock_recv(struct lowsock_reply *reply, int fd, long long size);
+int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long long control_size, int flags);
+int lowsock_recvmsg_into(struct lowsock_reply *reply, int fd, char **bases, size_t *sizes, size_t count,
+                         long long control_size, int flags);
+/* Reads the first `size` bytes of `control` as if a receive had just filled them. */
+int lowsock_parse(struct lowsock_reply *reply, long long size);
+/* Of the descriptors that came by SCM_RIGHTS keeps the first `most` and closes all others; answers how many are left. */
+int lowsock_keep_rights(struct lowsock_reply *reply, int most);
+/* Closes the descriptors that nobody has taken over. */
+void lowsock_close(struct lowsock_reply *reply);
+
+/* The plain send: no address, no flags, no control messages. */
+int lowsock_send(int fd, char *data, int size);
+long long lowsock_sendto(int fd, char *data, size_t size, char *name, int name_size, int flags);
+/* `table` holds level, type and length of each of `rows` control messages, whose payloads stand in a row in `payload`. */
+long long lowsock_sendmsg(int fd, char *data, size_t size, char *payload, int *table, size_t rows,
+                          char *name, int name_size, int flags);
+long long lowsock_sendmsg_from(int fd, char **bases, size_t *sizes, size_t count, char *payload, int *table, size_t rows,
+                               char *name, int name_size, int flags);
+
+long long lowsock_cmsg_len(size_t length);
+long long lowsock_cmsg_space(size_t length);
+int lowsock_sockatmark(int fd);
+/* An int option's value; lowsock_family answers with the socket's address family. */
+int lowsock_option(int fd, int level, int option);
+int lowsock_family(int fd);

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/* What the platform's headers give, and one HAVE_* decision for each thing that some platform lacks. */
+#ifndef LOWSOCK_SYSTEM_H
+#define LOWSOCK_SYSTEM_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1 /* Linux: sendmmsg, struct ucred, MSG_* beyond POSIX */
+#endif
+#ifndef __APPLE_USE_RFC_3542
+#define __APPLE_USE_RFC_3542 1 /* macOS: IPV6_PKTINFO and its kin */
+#endif
+
+#ifdef _WIN32
+#error "lowsock binds sendmsg(2) and recvmsg(2): Windows has neither"
+#endif
+
+#include <sys/types.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <netinet/in.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <linux/netlink.h>
+#include <linux/if_packet.h>
+#include <linux/vm_sockets.h>
+#endif
+
+#ifdef __linux__
+#define HAVE_MMSG 1
+#elif defined(__FreeBSD__) || defined(__NetBSD__)
+#define HAVE_MMSG 1
+#else
+#define HAVE_MMSG 0
+#endif
+
+/* Without it (macOS), received descriptors are marked close-on-exec right after the call. */
+#ifdef MSG_CMSG_CLOEXEC
+#define HAVE_CMSG_CLOEXEC 1
+#else
+#define HAVE_CMSG_CLOEXEC 0
+#define MSG_CMSG_CLOEXEC 0
+#endif
+
+/* A descriptor that comes in a message of its own (Linux 6.5); where there is none, no type matches. */
+#ifndef SCM_PIDFD
+#ifdef __linux__
+#define SCM_PIDFD 0x04
+#else
+#define SCM_PIDFD -1
+#endif
+#endif
+
+/* Without it (macOS), SO_NOSIGPIPE or an ignored SIGPIPE has to do; CPython ignores SIGPIPE. */
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+#endif
