@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+"""All of sendmsg(2) and recvmsg(2): gather and scatter, control messages, descriptors, out-of-band data.
+
+The functions take a descriptor or any object with ``fileno()``, and follow the methods of the same name of
+``socket.socket``, on PyPy too. `lowsock.constants` has the constants. The guide is in docs/.
+"""
+
+from lowsock._ancillary import CMSG_LEN, CMSG_SPACE
+from lowsock._descriptors import recv_fds, send_fds
+from lowsock._message import recv1msg, recvmsg, recvmsg_into, send1msg, sendmsg
+from lowsock._urgent import sockatmark
+
+__all__ = [
+    "CMSG_LEN",
+    "CMSG_SPACE",
+    "recv1msg",
+    "recv_fds",
+    "recvmsg",
+    "recvmsg_into",
+    "send1msg",
+    "send_fds",
+    "sendmsg",
+    "sockatmark",
+]

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: MIT
+"""Address tuples, in the shapes of the ``socket`` module, to and from ``struct sockaddr``."""
+
+import os
+import socket
+from typing import Any, Callable, Dict, NamedTuple, Tuple
+
+from lowsock._buffers import as_bytes
+from lowsock._calling import Socket, checked_int, fail
+from lowsock._ffi import lib
+from lowsock._layouts import LAYOUTS
+from lowsock._reply import Reply
+
+Address = Any  # a tuple, str or bytes, as the family has it; None: there is no address
+
+CACHED = 1024  # addresses in each cache: an IPv4 or IPv6 address is a pure function of its bytes, others are not
+_UINT16, _UINT32 = 2**16 - 1, 2**32 - 1
+
+_inet: Dict[int, Tuple[str, int]] = {}
+_inet6: Dict[bytes, Tuple[str, int, int, int]] = {}
+_encoded: Dict[int, Dict[Any, bytes]] = {socket.AF_INET: {}, socket.AF_INET6: {}}
+
+known_inet = _inet.get
+
+
+def _remember(cache: Dict[Any, Any], key: Any, value: Any) -> Any:
+    if len(cache) >= CACHED:
+        cache.clear()
+    cache[key] = value
+    return value
+
+
+# ---- decoding ----
+
+
+def decode(reply: Reply, source: int) -> Address:
+    """The address of a reply; ``source`` is what its info says of it."""
+    if source >= 0:
+        host = socket.inet_ntoa((source >> 16).to_bytes(4, "big"))
+        return _remember(_inet, source, (host, source & _UINT16))
+    if source == -1:
+        return None
+    name = reply.name[: reply.struct.name_size]
+    return _inet6.get(name) or decode_name(name)
+
+
+def decode_name(name: bytes) -> Address:
+    """The address in the bytes of a ``struct sockaddr``; one too short to tell its family is None."""
+    layout = LAYOUTS["sockaddr"]
+    if len(name) < layout.offsets["sa_data"]:
+        return None
+    family = layout.unpack(name)[0]
+    row = _FAMILIES.get(family)
+    if row is None:
+        return family, name[layout.offsets["sa_data"] :]
+    return row.decode(name)
+
+
+def _decode_inet(name: bytes) -> Tuple[str, int]:
+    _, port, host = LAYOUTS["sockaddr_in"].unpack(name)
+    return socket.inet_ntoa(host), int.from_bytes(port, "big")
+
+
+def _decode_inet6(name: bytes) -> Tuple[str, int, int, int]:
+    _, port, flow, host, scope = LAYOUTS["sockaddr_in6"].unpack(name)
+    address = socket.inet_ntop(socket.AF_INET6, host), int.from_bytes(port, "big"), int.from_bytes(flow, "big"), scope
+    _remember(_inet6, name, address)
+    return address
+
+
+def _decode_unix(name: bytes) -> Any:
+    path = name[LAYOUTS["sockaddr_un"].offsets["sun_path"] :]
+    if path[:1] == b"\0":  # Linux: an abstract name, every byte of it counts
+        return path
+    return os.fsdecode(path.split(b"\0")[0])
+
+
+def _decode_netlink(name: bytes) -> Tuple[int, int]:
+    _, pid, groups = LAYOUTS["sockaddr_nl"].unpack(name)
+    return pid, groups
+
+
+def _decode_packet(name: bytes) -> Tuple[str, int, int, int, bytes]:
+    _, protocol, ifindex, hatype, pkttype, halen, address = LAYOUTS["sockaddr_ll"].unpack(name)
+    return _interface(ifindex), int.from_bytes(protocol, "big"), pkttype, hatype, address[:halen]
+
+
+def _interface(ifindex: int) -> str:
+    try:
+        return socket.if_indextoname(ifindex) if ifindex else ""
+    except OSError:  # it went away: the socket module says the same
+        return ""
+
+
+def _decode_vsock(name: bytes) -> Tuple[int, int]:
+    _, port, cid = LAYOUTS["sockaddr_vm"].unpack(name)
+    return cid, port
+
+
+# ---- encoding ----
+
+
+_family_of: Callable[[Socket], int] = getattr(socket.SocketType, "family").__get__  # socket.family makes an enum each time
+
+
+def encode_for(sock: Socket, fd: int, address: Address) -> bytes:
+    """The ``struct sockaddr`` of an address for this socket; that of a numeric host is kept for the next time."""
+    family = _family_of(sock) if type(sock) is socket.socket else lib.lowsock_family(fd)
+    if family < 0:
+        fail(family)
+    cache = _encoded.get(family)
+    if cache is None or type(address) is not tuple:
+        return encode(family, address)
+    try:
+        name = cache.get(address)
+    except TypeError:
+        encode(family, address)  # names what cannot be hashed
+        raise
+    if name is not None and type(address[1]) is int:  # 80.0 and True are equal to ports
+        return name
+    name = encode(family, address)
+    return _remember(cache, address, name) if _is_numeric(family, address[0]) else name
+
+
+def encode(family: int, address: Address) -> bytes:
+    """The ``struct sockaddr`` of an address for a socket of ``family``. A host name is resolved, each time.
+
+    Raises `TypeError`, `ValueError` or `OverflowError` naming what is wrong, and `socket.gaierror` for a name that is not
+    found.
+    """
+    row = _FAMILIES.get(family)
+    return _encode_other(address) if row is None else row.encode(address)
+
+
+def _is_numeric(family: int, host: str) -> bool:
+    try:
+        socket.inet_pton(family, host)
+    except (OSError, TypeError, UnicodeError):
+        return False
+    return True
+
+
+def _checked_tuple(address: Address, shape: str, least: int, most: int) -> Tuple[Any, ...]:
+    if not isinstance(address, tuple):
+        raise TypeError(f"address must be a tuple {shape}, not {type(address).__name__}")
+    if not least <= len(address) <= most:
+        raise TypeError(f"address must be a tuple {shape}, not one of {len(address)}")
+    return address
+
+
+def _port(value: Any) -> bytes:
+    return checked_int("address port", value, least=0, most=_UINT16).to_bytes(2, "big")
+
+
+def _encode_inet(address: Address) -> bytes:
+    host, port = _checked_tuple(address, "(host, port) for AF_INET", 2, 2)
+    number = _port(port)
+    special = {"": "0.0.0.0", "<broadcast>": "255.255.255.255"}
+    numeric, _ = _resolve(socket.AF_INET, special.get(host, host) if isinstance(host, str) else host)
+    return LAYOUTS["sockaddr_in"].pack(socket.AF_INET, number, socket.inet_pton(socket.AF_INET, numeric))
+
+
+def _encode_inet6(address: Address) -> bytes:
+    shape = "(host, port[, flowinfo[, scope_id]]) for AF_INET6"
+    host, port, *rest = _checked_tuple(address, shape, 2, 4)
+    number = _port(port)
+    flow = checked_int("address flowinfo", rest[0] if rest else 0, least=0, most=2**20 - 1).to_bytes(4, "big")
+    numeric, scope = _resolve(socket.AF_INET6, "::" if host == "" else host)
+    if rest[1:]:
+        scope = checked_int("address scope_id", rest[1], least=0, most=_UINT32)
+    packed = socket.inet_pton(socket.AF_INET6, numeric)
+    return LAYOUTS["sockaddr_in6"].pack(socket.AF_INET6, number, flow, packed, scope)
+
+
+def _resolve(family: int, host: Any) -> Tuple[str, int]:
+    """The numeric form of ``host`` and its scope; a name goes to getaddrinfo(3), as the socket module sends it."""
+    if not isinstance(host, (str, bytes, bytearray)):
+        raise TypeError(f"address host must be str, bytes or bytearray, not {type(host).__name__}")
+    name = host if isinstance(host, str) else bytes(host).decode("ascii")
+    if "\0" in name:
+        raise ValueError("address host must not contain a null character")
+    if _is_numeric(family, name):
+        return name, 0
+    found = socket.getaddrinfo(name, None, family, socket.SOCK_DGRAM)[0][4]
+    return str(found[0]).split("%")[0], int(found[3]) if family == socket.AF_INET6 else 0
+
+
+def _encode_unix(address: Address) -> bytes:
+    path = os.fsencode(address) if isinstance(address, str) else as_bytes("address path", address)
+    layout = LAYOUTS["sockaddr_un"]
+    abstract = path[:1] in (b"", b"\0")  # Linux; an empty path stands for no name
+    if not abstract and b"\0" in path:
+        raise ValueError("address path must not contain a null character")
+    if len(path) + (not abstract) > layout.sizes["sun_path"]:
+        raise OSError("AF_UNIX path too long")
+    return layout.pack(socket.AF_UNIX, path)[: layout.offsets["sun_path"] + len(path) + (not abstract)]
+
+
+def _encode_netlink(address: Address) -> bytes:
+    pid, groups = _checked_tuple(address, "(pid, groups) for AF_NETLINK", 2, 2)
+    pid, groups = _uint32("pid", pid), _uint32("groups", groups)
+    return LAYOUTS["sockaddr_nl"].pack(socket.AF_NETLINK, pid, groups)
+
+
+def _encode_packet(address: Address) -> bytes:
+    shape = "(ifname, proto[, pkttype[, hatype[, addr]]]) for AF_PACKET"
+    fields = _checked_tuple(address, shape, 2, 5)
+    name, protocol, pkttype, hatype, hardware = (*fields, *(0, 0, b"")[len(fields) - 2 :])
+    if not isinstance(name, str):
+        raise TypeError(f"address ifname must be str, not {type(name).__name__}")
+    hardware = as_bytes("address addr", hardware)
+    if len(hardware) > LAYOUTS["sockaddr_ll"].sizes["sll_addr"]:
+        raise ValueError(f"address addr is too long for a hardware address: {len(hardware)} bytes")
+    number = checked_int("address proto", protocol, least=0, most=_UINT16).to_bytes(2, "big")
+    hatype = checked_int("address hatype", hatype, least=0, most=_UINT16)
+    pkttype = checked_int("address pkttype", pkttype, least=0, most=255)
+    ifindex = socket.if_nametoindex(name) if name else 0
+    return LAYOUTS["sockaddr_ll"].pack(
+        socket.AF_PACKET, number, ifindex, hatype, pkttype, len(hardware), hardware
+    )
+
+
+def _encode_vsock(address: Address) -> bytes:
+    cid, port = _checked_tuple(address, "(cid, port) for AF_VSOCK", 2, 2)
+    cid, port = _uint32("cid", cid), _uint32("port", port)
+    return LAYOUTS["sockaddr_vm"].pack(socket.AF_VSOCK, port, cid)
+
+
+def _uint32(name: str, value: Any) -> int:
+    return checked_int(f"address {name}", value, least=0, most=_UINT32)
+
+
+def _encode_other(address: Address) -> bytes:
+    family, data = _checked_tuple(address, "(family, bytes) for a family that lowsock has no shape for", 2, 2)
+    layout = LAYOUTS["sockaddr"]
+    data = as_bytes("address data", data)
+    if layout.offsets["sa_data"] + len(data) > lib.LOWSOCK_NAME:
+        raise ValueError(f"address data is too long: {len(data)} bytes")
+    family = checked_int("address family", family, least=0, most=2 ** (8 * layout.sizes["sa_family"]) - 1)
+    return layout.pack(family, b"")[: layout.offsets["sa_data"]] + data
+
+
+# ---- the families ----
+
+
+class _Family(NamedTuple):
+    encode: Callable[[Address], bytes]
+    decode: Callable[[bytes], Address]
+
+
+_FAMILIES: Dict[int, _Family] = {
+    getattr(socket, name): _Family(encoder, decoder)
+    for name, layout, encoder, decoder in (
+        ("AF_INET", "sockaddr_in", _encode_inet, _decode_inet),
+        ("AF_INET6", "sockaddr_in6", _encode_inet6, _decode_inet6),
+        ("AF_UNIX", "sockaddr_un", _encode_unix, _decode_unix),
+        ("AF_NETLINK", "sockaddr_nl", _encode_netlink, _decode_netlink),
+        ("AF_PACKET", "sockaddr_ll", _encode_packet, _decode_packet),
+        ("AF_VSOCK", "sockaddr_vm", _encode_vsock, _decode_vsock),
+    )
+    if hasattr(socket, name) and layout in LAYOUTS
+}

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""Ancillary data: three-tuples ``(level, type, bytes)`` to and from a control buffer. See cmsg(3)."""
+
+import contextlib
+import os
+import socket
+from array import array
+from typing import Any, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+from lowsock._buffers import as_bytes
+from lowsock._calling import INT_MAX, checked_int
+from lowsock._constants import CONSTANTS
+from lowsock._ffi import ffi, lib
+from lowsock._reply import Reply
+
+Ancillary = List[Tuple[int, int, bytes]]
+
+SOL_SOCKET = CONSTANTS["SOL_SOCKET"]
+SCM_RIGHTS = CONSTANTS["SCM_RIGHTS"]
+_CARRY_DESCRIPTORS = (SCM_RIGHTS, CONSTANTS.get("SCM_PIDFD", -1))
+_HEADER = lib.lowsock_cmsg_len(0)
+
+
+def CMSG_LEN(length: int) -> int:  # noqa: N802 - the macro's name
+    """The value of ``cmsg_len`` for a control message that carries ``length`` bytes: header and data, no padding.
+
+    Raises `OverflowError` where the kernel's types cannot hold it, as `socket.CMSG_LEN` does. See cmsg(3).
+    """
+    return lib.lowsock_cmsg_len(_payload(length, "CMSG_LEN"))
+
+
+def CMSG_SPACE(length: int) -> int:  # noqa: N802
+    """The bytes that a control message of ``length`` bytes takes up in a buffer: header, data and padding.
+
+    Raises `OverflowError` where the kernel's types cannot hold it, as `socket.CMSG_SPACE` does. See cmsg(3).
+    """
+    return lib.lowsock_cmsg_space(_payload(length, "CMSG_SPACE"))
+
+
+def _payload(length: int, macro: str) -> int:
+    try:
+        number = checked_int("length", length)
+    except (OverflowError, ValueError):
+        number = -1
+    if not 0 <= number <= INT_MAX - 2 * _HEADER:
+        raise OverflowError(f"{macro}() argument out of range: {length}")
+    return number
+
+
+class Control(NamedTuple):
+    """Ancillary data ready to be sent: ``table`` holds level, type and length of each, ``payload`` their bytes in a row."""
+
+    payload: bytes
+    table: List[int]
+    rows: int
+    descriptors: bool
+
+
+NO_CONTROL = Control(b"", [], 0, False)
+
+
+def encode(ancdata: Iterable[Any]) -> Control:
+    """Checks and copies the caller's three-tuples; the error names the one that is wrong."""
+    try:
+        iterator = iter(ancdata)
+    except TypeError:
+        raise TypeError(f"ancdata must be an iterable of (level, type, data), not {type(ancdata).__name__}") from None
+    messages = [_message(i, item) for i, item in enumerate(iterator)]
+    table = [number for level, kind, data in messages for number in (level, kind, len(data))]
+    descriptors = any(level == SOL_SOCKET and kind == SCM_RIGHTS and data for level, kind, data in messages)
+    return Control(b"".join([data for _, _, data in messages]), table, len(messages), descriptors)
+
+
+def _message(i: int, item: Any) -> Tuple[int, int, bytes]:
+    if isinstance(item, (str, bytes)) or not isinstance(item, Sequence) or len(item) != 3:
+        raise TypeError(f"ancdata[{i}] must be a three-tuple (level, type, data), not {item!r:.60}")
+    level, kind, data = item
+    name = f"ancdata[{i}]"
+    data = as_bytes(f"{name} data", data)
+    if len(data) > INT_MAX - 2 * _HEADER:
+        raise OverflowError(f"{name} data is too long: {len(data)} bytes")
+    return checked_int(f"{name} level", level), checked_int(f"{name} type", kind), data
+
+
+def decode(reply: Reply, numbers: Sequence[int]) -> Ancillary:
+    """The control messages of a reply whose ``info`` has been unpacked into ``numbers``."""
+    control = reply.control
+    rows = iter(numbers[lib.LOWSOCK_INFO :])
+    return [(level, kind, control[start:end]) for level, kind, start, end in zip(rows, rows, rows, rows)]
+
+
+def parse(control: bytes) -> Ancillary:
+    """The control messages in any bytes, as the C source reads them after a receive."""
+    reply = Reply(0, len(control))
+    ffi.memmove(reply.struct.control, control, len(control))
+    answer = lib.lowsock_parse(reply.struct, len(control))
+    return decode(reply, ffi.unpack(reply.info, -answer - lib.LOWSOCK_MORE))
+
+
+def descriptors(ancdata: Iterable[Tuple[int, int, bytes]]) -> List[int]:
+    """The descriptors that received control messages brought, whole ones only."""
+    fds = array("i")
+    for level, kind, data in ancdata:
+        if level == SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return fds.tolist()
+
+
+def close_received(reply: Reply, ancdata: Optional[Ancillary]) -> None:
+    """Closes what a call received and will not return: ``ancdata`` if it came to that, else what ``reply`` still holds."""
+    if ancdata is None:
+        lib.lowsock_close(reply.struct)
+        return
+    for fd in descriptors(ancdata):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def refuse_without_data(fd: int, name: str) -> None:
+    """Linux loses descriptors that go through a stream without a byte of data, and says nothing."""
+    if lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_TYPE"]) != socket.SOCK_STREAM:
+        return
+    if lib.lowsock_family(fd) == socket.AF_UNIX:
+        raise ValueError(f"{name} must hold at least one byte: a stream socket loses descriptors that come without data")

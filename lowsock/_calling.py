@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""What every call shares: whose descriptor it is, how long to wait for it, and the only raise of OSError."""
+
+import errno
+import os
+import select
+import socket
+import sys
+import time
+from operator import index
+from typing import Any, Callable, NoReturn, Optional, Protocol, Tuple, Union
+
+from lowsock._constants import CONSTANTS
+from lowsock._ffi import lib
+
+
+class HasFileno(Protocol):
+    """Anything with a ``fileno()``; if it has a ``gettimeout()`` too, calls keep to its timeout."""
+
+    def fileno(self) -> int: ...
+
+
+Socket = Union[int, HasFileno]
+
+MORE = -lib.LOWSOCK_MORE  # an answer up to here says that more came than data; between here and 0 it is -errno
+MSG_DONTWAIT = CONSTANTS["MSG_DONTWAIT"]
+MSG_ERRQUEUE = CONSTANTS.get("MSG_ERRQUEUE", 0)
+INT_MAX = 2**31 - 1
+
+_AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK)
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_POLL = 0.001, 0.064, 86400.0  # seconds
+
+
+def fail(answer: int) -> NoReturn:
+    """Raises what the kernel said: ``answer`` is -errno."""
+    raise OSError(-answer, os.strerror(-answer))
+
+
+def target(sock: Socket) -> Tuple[int, Optional[float]]:
+    """The descriptor of ``sock`` and its timeout in seconds (None: blocks as the descriptor's own flags say)."""
+    if isinstance(sock, int):
+        return _checked(sock), None
+    ssl = sys.modules.get("ssl")  # an SSLSocket cannot be here if nobody imported it
+    if ssl is not None and isinstance(sock, ssl.SSLSocket):
+        raise NotImplementedError(f"sendmsg and recvmsg are not allowed on instances of {type(sock)}: TLS has no messages")
+    try:
+        fileno = sock.fileno
+    except AttributeError:
+        raise TypeError(f"sock must be an int or have a fileno() method, not {type(sock).__name__}") from None
+    gettimeout = getattr(sock, "gettimeout", None)
+    return _checked(fileno()), gettimeout() if gettimeout is not None else None
+
+
+def _checked(fd: Any) -> int:
+    if not isinstance(fd, int):
+        raise TypeError(f"sock.fileno() must return an int, not {type(fd).__name__}")
+    if not -INT_MAX <= fd <= INT_MAX:
+        raise OverflowError(f"sock: descriptor {fd} does not fit a C int")
+    return fd
+
+
+def checked_int(name: str, value: Any, least: int = -INT_MAX - 1, most: int = INT_MAX) -> int:
+    """``value`` as an int between ``least`` and ``most``; the error names the argument."""
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}") from None
+    if number < 0 <= least:
+        raise ValueError(f"{name} must not be negative: {number}")
+    if not least <= number <= most:
+        raise OverflowError(f"{name} is out of range: {number}")
+    return number
+
+
+Attempt = Callable[[int], int]
+
+
+def persist(sock: Socket, flags: int, events: int, attempt: Attempt, answer: int) -> int:
+    """Goes on after an ``answer`` of -errno: calls ``attempt(descriptor)`` until the kernel takes it or refuses it, or the
+    socket's time is up.
+
+    Python's signal handlers have run by the time an EINTR is seen here, and
+    may have closed the socket: the descriptor is asked for again each time. See signal(7), poll(2).
+    """
+    waiting: Optional[_Waiting] = None
+    try:
+        while MORE < answer < 0:
+            fd, timeout = target(sock)
+            if answer in _AGAIN and timeout:
+                waiting = waiting or _Waiting(timeout, 0 if flags & MSG_ERRQUEUE else events)
+                waiting.wait(fd)
+                fd = target(sock)[0]
+            elif answer != -errno.EINTR:
+                fail(answer)
+            answer = attempt(fd)
+        return answer
+    finally:
+        if waiting is not None:
+            waiting.close()
+
+
+class _Waiting:
+    """Waits for one descriptor against one deadline.
+
+    poll(2) is level-triggered: it returns at once for as long as an error queue is not empty, or a full datagram peer
+    seems writable. If the call still says EAGAIN after poll said otherwise, only the next edge (epoll(7), EPOLLET) can
+    be news. Not every such state announces its end by an edge, so the wait is cut into growing pauses.
+    """
+
+    def __init__(self, timeout: float, events: int) -> None:
+        self._deadline = time.monotonic() + timeout
+        self._events = events
+        self._misled = False
+        self._pause = _FIRST_PAUSE
+        self._edges: Any = None
+
+    def wait(self, fd: int) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout("timed out")
+        if fd < 0:
+            return  # closed meanwhile: the call says EBADF
+        if self._misled:
+            self._wait_for_edge(fd, min(left, self._pause))
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        elif self._poll(fd, min(left, _LONGEST_POLL)):
+            self._misled = True
+
+    def _poll(self, fd: int, left: float) -> bool:
+        poll = select.poll()
+        poll.register(fd, self._events)
+        return bool(poll.poll(left * 1000))
+
+    def _wait_for_edge(self, fd: int, seconds: float) -> None:
+        if not hasattr(select, "epoll"):
+            time.sleep(seconds)
+            return
+        if self._edges is None:
+            self._edges = select.epoll()
+            self._edges.register(fd, self._events | select.EPOLLET)
+            self._edges.poll(0)  # the state that misled us
+            return
+        self._edges.poll(seconds)
+
+    def close(self) -> None:
+        if self._edges is not None:
+            self._edges.close()

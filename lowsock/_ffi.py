@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""The one door to the compiled module, typed. What each function does stands in ``_csrc/lowsock.h``."""
+
+from typing import Any, Callable, Protocol, Sequence, Union
+
+from lowsock._native import ffi as _ffi  # type: ignore[import-not-found, unused-ignore]
+from lowsock._native import lib as _lib
+
+CData = Any  # cffi's own objects have no types; none of them leaves the package
+Bytes = Union[bytes, CData]  # cffi takes bytes for a `char *` that C only reads
+
+
+class Lib(Protocol):
+    """The functions and constants of ``_csrc/lowsock.h``, ``system.cdef`` and ``constants.txt``."""
+
+    LOWSOCK_MORE: int
+    LOWSOCK_INFO: int
+    LOWSOCK_ROW: int
+    LOWSOCK_NAME: int
+    HAVE_MMSG: int
+    HAVE_CMSG_CLOEXEC: int
+    lowsock_constants: Sequence[CData]
+    lowsock_fields: Sequence[CData]
+
+    def lowsock_recv(self, reply: CData, fd: int, size: int) -> int: ...
+    def lowsock_recvmsg(self, reply: CData, fd: int, size: int, control_size: int, flags: int) -> int: ...
+    def lowsock_recvmsg_into(
+        self,
+        reply: CData,
+        fd: int,
+        bases: Sequence[CData],
+        sizes: Sequence[int],
+        count: int,
+        control_size: int,
+        flags: int,
+    ) -> int: ...
+    def lowsock_parse(self, reply: CData, size: int) -> int: ...
+    def lowsock_keep_rights(self, reply: CData, most: int) -> int: ...
+    def lowsock_close(self, reply: CData) -> None: ...
+    def lowsock_send(self, fd: int, data: Bytes, size: int) -> int: ...
+    def lowsock_sendto(self, fd: int, data: Bytes, size: int, name: bytes, name_size: int, flags: int) -> int: ...
+    def lowsock_sendmsg(
+        self,
+        fd: int,
+        data: Bytes,
+        size: int,
+        payload: bytes,
+        table: Sequence[int],
+        rows: int,
+        name: bytes,
+        name_size: int,
+        flags: int,
+    ) -> int: ...
+    def lowsock_sendmsg_from(
+        self,
+        fd: int,
+        bases: Sequence[CData],
+        sizes: Sequence[int],
+        count: int,
+        payload: bytes,
+        table: Sequence[int],
+        rows: int,
+        name: bytes,
+        name_size: int,
+        flags: int,
+    ) -> int: ...
+    def lowsock_cmsg_len(self, length: int) -> int: ...
+    def lowsock_cmsg_space(self, length: int) -> int: ...
+    def lowsock_sockatmark(self, fd: int) -> int: ...
+    def lowsock_option(self, fd: int, level: int, option: int) -> int: ...
+    def lowsock_family(self, fd: int) -> int: ...
+
+
+class FFI(Protocol):
+    """What the package uses of cffi's ``ffi``: nothing that 1.15, PyPy's own, lacks."""
+
+    NULL: CData
+    def new(self, cdecl: str, init: Any = ...) -> CData: ...
+    def new_allocator(self, *, should_clear_after_alloc: bool) -> Callable[..., CData]: ...
+    def buffer(self, cdata: CData, size: int = ...) -> CData: ...
+    def unpack(self, cdata: CData, length: int) -> Any: ...
+    def string(self, cdata: CData) -> bytes: ...
+    def from_buffer(self, cdecl: str, python_buffer: Any, require_writable: bool = ...) -> CData: ...
+    def release(self, cdata: CData) -> None: ...
+    def memmove(self, dest: Any, src: Any, n: int) -> None: ...
+    def sizeof(self, cdecl: Union[str, CData]) -> int: ...
+    def typeof(self, cdecl: str) -> CData: ...
+
+
+lib: Lib = _lib
+ffi: FFI = _ffi

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""Kernel structures as :mod:`struct` formats, made from the offsets and sizes that the compiler told."""
+
+import struct
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+
+from lowsock._ffi import ffi, lib
+
+_LETTERS = {("u", 1): "B", ("u", 2): "H", ("u", 4): "I", ("u", 8): "Q", ("i", 4): "i", ("i", 8): "q"}
+
+
+class Field(NamedTuple):
+    """A field of a kernel structure: ``kind`` is u (unsigned), i (signed) or b (bytes)."""
+
+    name: str
+    kind: str
+    offset: int
+    size: int
+
+    def format(self) -> str:
+        return f"{self.size}s" if self.kind == "b" else _LETTERS[self.kind, self.size]
+
+
+class Layout:
+    """Packs and unpacks one structure; its fields are in the order of ``_csrc/layouts.txt``."""
+
+    def __init__(self, size: int, fields: List[Field]) -> None:
+        in_memory = sorted(fields, key=lambda field: field.offset)
+        self.size = size
+        self.offsets = {field.name: field.offset for field in fields}
+        self.sizes = {field.name: field.size for field in fields}
+        self._to_memory = [fields.index(field) for field in in_memory]
+        self._from_memory = [in_memory.index(field) for field in fields]
+        self._struct = struct.Struct("=" + "".join(_formats(size, in_memory)))
+
+    def pack(self, *values: Any) -> bytes:
+        return self._struct.pack(*(values[index] for index in self._to_memory))
+
+    def unpack(self, data: bytes) -> Tuple[Any, ...]:
+        """The fields of ``data``, which may be longer; one that is shorter is taken as ending in zeros."""
+        values = self._struct.unpack(data[: self.size].ljust(self.size, b"\0"))
+        return tuple(values[index] for index in self._from_memory)
+
+
+def _formats(size: int, in_memory: List[Field]) -> Iterator[str]:
+    at = 0
+    for field in in_memory:
+        yield f"{field.offset - at}x"
+        yield field.format()
+        at = field.offset + field.size
+    yield f"{size - at}x"
+
+
+def _rows() -> Iterator[Tuple[str, int, Field]]:
+    index = 0
+    while lib.lowsock_fields[index].name:
+        row = lib.lowsock_fields[index]
+        struct_name, name, kind = (ffi.string(text).decode() for text in (row.struct_name, row.name, row.kind))
+        yield struct_name, row.struct_size, Field(name, kind, row.offset, row.size)
+        index += 1
+
+
+def _layouts() -> Dict[str, Layout]:
+    sizes: Dict[str, int] = {}
+    fields: Dict[str, List[Field]] = {}
+    for struct_name, size, field in _rows():
+        sizes[struct_name] = size
+        fields.setdefault(struct_name, []).append(field)
+    return {name: Layout(sizes[name], fields[name]) for name in fields}
+
+
+LAYOUTS = _layouts()

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""One message at a time: sendmsg(2) and recvmsg(2).
+
+`sendmsg` and `recvmsg` begin with the commonest case written out, because after a system call every step of the
+interpreter is slow; whatever is not that case goes to `transmit` and `_receive`. docs/design.md has the figures.
+"""
+
+import select
+import socket
+from typing import Any, Iterable, Optional, Tuple
+
+from lowsock import _address
+from lowsock._ancillary import (
+    CMSG_SPACE,
+    NO_CONTROL,
+    Ancillary,
+    Control,
+    close_received,
+    decode,
+    encode,
+    refuse_without_data,
+)
+from lowsock._buffers import Gathered, Scattered, joined
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, Socket, checked_int, persist, target
+from lowsock._ffi import ffi, lib
+from lowsock._reply import DATA, FREE, Reply, give, spare, take
+
+Address = Any  # a tuple, str or bytes as the socket module has it for the family, or None
+Buffer = Any  # a C-contiguous bytes-like object; collections.abc.Buffer came with Python 3.12
+ControlMessage = Tuple[int, int, Any]  # (level, type, data)
+Received = Tuple[bytes, Ancillary, int, Address]
+
+_NO_ANCDATA: Tuple[ControlMessage, ...] = ()
+_CMSG_SIZE = 4096
+_CMSG_SPACE = CMSG_SPACE(_CMSG_SIZE)
+_INFO = lib.LOWSOCK_INFO
+POLLIN, _POLLOUT = select.POLLIN | select.POLLPRI, select.POLLOUT
+
+# bound early: each is looked up after a system call
+_Socket = socket.socket
+_plain_recv = lib.lowsock_recv
+_plain_send = lib.lowsock_send
+_recvmsg = lib.lowsock_recvmsg
+_known_inet = _address.known_inet
+_unpack = ffi.unpack
+
+
+# ---- sending ----
+
+
+def sendmsg(
+    sock: Socket,
+    buffers: Iterable[Buffer],
+    ancdata: Iterable[ControlMessage] = _NO_ANCDATA,
+    flags: int = 0,
+    address: Address = None,
+) -> int:
+    """Sends one message, gathered from ``buffers``, with control messages beside it; returns the bytes sent.
+
+    ``sock`` is a descriptor or an object with ``fileno()``; ``buffers`` are C-contiguous bytes-like objects of any
+    format; ``ancdata`` holds three-tuples ``(level, type, data)``; ``address`` has the socket module's shape for the
+    family, a host name is resolved each time. On a stream fewer bytes than given may be sent: the control messages
+    went with the first of them, so send the rest without.
+
+    Raises `OSError` as the kernel says it; `TimeoutError` (`socket.timeout` before 3.10) when the socket's timeout is
+    up, `BlockingIOError` where the descriptor is non-blocking; `TypeError`, `ValueError`, `OverflowError` or
+    `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX`` stream,
+    which Linux would lose, are a `ValueError`. See sendmsg(2), cmsg(3).
+    """
+    if ancdata is _NO_ANCDATA and address is None and type(buffers) is list and len(buffers) == 1:
+        data = buffers[0]
+        if type(data) is bytes and flags == 0 and type(sock) is _Socket and sock.gettimeout() is None:
+            sent = _plain_send(sock.fileno(), data, len(data))
+            if sent >= 0:
+                return sent
+            return persist(sock, 0, _POLLOUT, lambda fd: _plain_send(fd, data, len(data)), sent)
+    return transmit(sock, buffers, NO_CONTROL if ancdata is _NO_ANCDATA else encode(ancdata), flags, address)
+
+
+def transmit(sock: Socket, buffers: Iterable[Buffer], control: Control, flags: int, address: Address) -> int:
+    """Any send, its control messages checked."""
+    flags = checked_int("flags", flags)
+    fd, timeout = target(sock)
+    name = b"" if address is None else _address.encode_for(sock, fd, address)
+    if timeout is not None:
+        flags |= MSG_DONTWAIT
+    data = joined(buffers)
+    if data is None:
+        return _send_gathered(sock, fd, buffers, control, flags, name)
+    if control.descriptors and not data:
+        refuse_without_data(fd, "buffers")
+    return _send_joined(sock, fd, data, control, flags, name)
+
+
+def _send_joined(sock: Socket, fd: int, data: Any, control: Control, flags: int, name: bytes) -> int:
+    payload, table, rows, _ = control
+
+    def attempt(fd: int) -> int:
+        if rows:
+            return lib.lowsock_sendmsg(fd, data, len(data), payload, table, rows, name, len(name), flags)
+        return lib.lowsock_sendto(fd, data, len(data), name, len(name), flags)
+
+    sent = attempt(fd)
+    return sent if sent >= 0 else persist(sock, flags, _POLLOUT, attempt, sent)
+
+
+def _send_gathered(sock: Socket, fd: int, buffers: Any, control: Control, flags: int, name: bytes) -> int:
+    gathered = Gathered(buffers)
+    try:
+        if control.descriptors and not gathered.size:
+            refuse_without_data(fd, "buffers")
+        if not gathered.bases:
+            return _send_joined(sock, fd, gathered.data, control, flags, name)
+
+        bases, sizes, (payload, table, rows, _) = gathered.bases, gathered.sizes, control
+
+        def attempt(fd: int) -> int:
+            return lib.lowsock_sendmsg_from(
+                fd, bases, sizes, len(bases), payload, table, rows, name, len(name), flags
+            )
+
+        sent = attempt(fd)
+        return sent if sent >= 0 else persist(sock, flags, _POLLOUT, attempt, sent)
+    finally:
+        gathered.release()
+
+
+def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[ControlMessage] = _NO_ANCDATA) -> int:
+    """Sends one buffer, the short way; returns the bytes sent.
+
+    ``send1msg(sock, data)`` does what ``sock.send(data)`` does. ``ancillary`` holds three-tuples
+    ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
+    """
+    return sendmsg(sock, [data], ancillary, flags)
+
+
+# ---- receiving ----
+
+
+def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> Received:
+    """Receives one message; returns ``(data, ancdata, msg_flags, address)``.
+
+    At most ``bufsize`` bytes of data and ``ancbufsize`` bytes of control messages (a sum of `CMSG_SPACE`) are taken;
+    ``MSG_TRUNC`` and ``MSG_CTRUNC`` in ``msg_flags`` say that there was more. ``ancdata`` is a list of
+    ``(level, type, bytes)``. ``address`` is None where the kernel tells none. Received descriptors are close-on-exec
+    and yours from the return on: an exception that a signal handler raises later finds them in your hands.
+
+    Raises `OSError` as the kernel says it, and closes what had already been received; `TimeoutError`
+    (`socket.timeout` before 3.10), `BlockingIOError`; `TypeError`, `ValueError` or `OverflowError` naming a bad
+    argument. See recvmsg(2), cmsg(3).
+    """
+    if type(sock) is not _Socket or ancbufsize != 0 or flags != 0 or sock.gettimeout() is not None:
+        return _receive(sock, bufsize, ancbufsize, flags)
+    try:
+        reply = FREE.pop()
+    except IndexError as error:
+        reply = spare(error)
+    try:
+        answer = _plain_recv(reply.struct, sock.fileno(), bufsize)
+    except (TypeError, OverflowError):
+        checked_int("bufsize", bufsize, least=0, most=INT_MAX)
+        raise
+    if answer >= 0:
+        data = reply.data[:answer]
+        FREE.append(reply)
+        return data, [], 0, None
+    if answer > MORE:
+        return _receive(sock, bufsize, 0, 0, answer)
+    size, msg_flags, source, _ = _unpack(reply.info, _INFO)
+    data = reply.data[:size]
+    address = _known_inet(source) or _address.decode(reply, source)
+    FREE.append(reply)
+    return data, [], msg_flags, address
+
+
+def _receive(sock: Socket, bufsize: int, ancbufsize: int, flags: int, answer: Optional[int] = None) -> Received:
+    """Any receive. ``answer`` is the -errno that a first, plain attempt got."""
+    bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
+    ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
+    flags = checked_int("flags", flags)
+    fd, timeout = target(sock)
+    if timeout is not None:
+        flags |= MSG_DONTWAIT
+    reply = take(bufsize, ancbufsize)
+    ancdata: Optional[Ancillary] = None
+    try:
+        if answer is None or bufsize > DATA:
+            answer = _recvmsg(reply.struct, fd, bufsize, ancbufsize, flags)
+        if MORE < answer < 0:
+            answer = persist(
+                sock, flags, POLLIN, lambda fd: _recvmsg(reply.struct, fd, bufsize, ancbufsize, flags), answer
+            )
+        if answer >= 0:
+            data = reply.data[:answer]
+            give(reply)
+            return data, [], 0, None
+        size, ancdata, msg_flags, address = _details(reply, answer)
+        data = reply.data[:size]
+        give(reply)
+        return data, ancdata, msg_flags, address
+    except BaseException:
+        close_received(reply, ancdata)
+        raise
+
+
+def _details(reply: Reply, answer: int) -> Tuple[int, Ancillary, int, Address]:
+    """What came beside the data. The reply still owns the descriptors, until somebody else says that they do."""
+    if answer >= 0:
+        return answer, [], 0, None
+    numbers = _unpack(reply.info, MORE - answer)
+    size, msg_flags, source, _ = numbers[:_INFO]
+    address = _known_inet(source) or _address.decode(reply, source)
+    return size, decode(reply, numbers), msg_flags, address
+
+
+def recvmsg_into(
+    sock: Socket, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0
+) -> Tuple[int, Ancillary, int, Address]:
+    """Receives one message into ``buffers``, scattered; returns ``(nbytes, ancdata, msg_flags, address)``.
+
+    ``buffers`` are writable, C-contiguous bytes-like objects of any format, filled in their order. They are held for the
+    time of the call: on CPython nobody can resize them meanwhile; on PyPy, where nothing keeps one from it, data is
+    received into memory of our own and copied. The rest is as in `recvmsg`.
+
+    Raises what `recvmsg` raises, and `TypeError` or `BufferError` for a buffer that cannot be written to. See recvmsg(2).
+    """
+    ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
+    flags = checked_int("flags", flags)
+    fd, timeout = target(sock)
+    if timeout is not None:
+        flags |= MSG_DONTWAIT
+    scattered = Scattered(buffers)
+    ancdata: Optional[Ancillary] = None
+    reply = take(0, ancbufsize)
+    try:
+        bases, sizes = scattered.bases, scattered.sizes
+
+        def attempt(fd: int) -> int:
+            return lib.lowsock_recvmsg_into(reply.struct, fd, bases, sizes, len(bases), ancbufsize, flags)
+
+        answer = attempt(fd)
+        if MORE < answer < 0:
+            answer = persist(sock, flags, POLLIN, attempt, answer)
+        size, ancdata, msg_flags, address = _details(reply, answer)
+        scattered.settle(size)
+        give(reply)
+        return size, ancdata, msg_flags, address
+    except BaseException:
+        close_received(reply, ancdata)
+        raise
+    finally:
+        scattered.settle(0)
+
+
+def recv1msg(
+    sock: Socket, maxsize: int = 8192, *, flags: int = 0, cmsg_size: int = _CMSG_SIZE
+) -> Tuple[bytes, int, Ancillary]:
+    """Receives into one buffer, the short way; returns ``(data, msg_flags, ancillary)``.
+
+    ``recv1msg(sock, size)`` does what ``sock.recv(size)`` does, with room for ``cmsg_size`` bytes of control data beside
+    it. A peer on an ``AF_UNIX`` socket can put descriptors there unasked, and they are yours to close: pass
+    ``cmsg_size=0`` where you expect none, and the kernel drops them. Raises what `recvmsg` raises. See recvmsg(2).
+    """
+    maxsize = checked_int("maxsize", maxsize, least=0, most=INT_MAX)
+    space = _CMSG_SPACE
+    if cmsg_size != _CMSG_SIZE:
+        cmsg_size = checked_int("cmsg_size", cmsg_size, least=0, most=INT_MAX)
+        space = CMSG_SPACE(cmsg_size) if cmsg_size else 0
+    data, ancillary, msg_flags, _ = _receive(sock, maxsize, space, flags)
+    return data, msg_flags, ancillary

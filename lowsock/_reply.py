@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Memory that receives fill. A reply is taken for one call, whoever takes it owns it alone, and it is given back after.
+
+Nothing is allocated for an ordinary receive: replies wait in a list whose `pop` and `append` are atomic. One that is not
+given back (an exception came between) is freed by the garbage collector.
+"""
+
+from typing import Any, List
+
+from lowsock._ffi import ffi, lib
+
+DATA = 256 * 1024  # bytes: what asyncio passes to recvfrom; pages that nothing was received into cost no memory
+CONTROL = 8 * 1024
+
+_allocate = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+class Reply:
+    """``struct lowsock_reply`` and the memory that its pointers lead to."""
+
+    __slots__ = ("_memory", "control", "data", "fds", "info", "name", "pooled", "struct")
+
+    def __init__(self, data_size: int, control_size: int) -> None:
+        headers = control_size // lib.lowsock_cmsg_len(0) + 1
+        data = _allocate("char[]", max(data_size, 1))
+        control = _allocate("char[]", max(control_size, 1))
+        name = _allocate("char[]", lib.LOWSOCK_NAME)
+        self.info = ffi.new("long long[]", lib.LOWSOCK_INFO + lib.LOWSOCK_ROW * headers)
+        self.fds = _allocate("int[]", control_size // ffi.sizeof("int") + 1)
+        self.struct = ffi.new("struct lowsock_reply *")
+        self.struct.data, self.struct.data_size = data, data_size
+        self.struct.control, self.struct.control_size = control, control_size
+        self.pooled = data_size == DATA and control_size == CONTROL
+        self.struct.name, self.struct.info, self.struct.fds = name, self.info, self.fds
+        self.data, self.control, self.name = ffi.buffer(data), ffi.buffer(control), ffi.buffer(name)
+        self._memory = (data, control, name)  # the struct's pointers keep nothing alive
+
+
+FREE: List[Reply] = []
+
+
+def spare(error: IndexError) -> Reply:
+    """A new reply, where `FREE.pop` raised ``error``; one that a signal handler raised there goes on."""
+    traceback: Any = error.__traceback__
+    if traceback is not None and traceback.tb_next is not None:
+        raise error
+    return Reply(DATA, CONTROL)
+
+
+def take(data_size: int, control_size: int) -> Reply:
+    """A reply with room for so many bytes. A larger one than usual is made for one call and dropped."""
+    if data_size > DATA or control_size > CONTROL:
+        return Reply(data_size, control_size)
+    try:
+        return FREE.pop()
+    except IndexError as error:
+        return spare(error)
+
+
+def give(reply: Reply) -> None:
+    """Gives a reply back; the descriptors that it noted are somebody else's from here on."""
+    reply.struct.fd_count = 0
+    if reply.pooled:
+        FREE.append(reply)

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: MIT
+"""Out-of-band data. See tcp(7), sockatmark(3)."""
+
+from lowsock._calling import Socket, fail, target
+from lowsock._ffi import lib
+
+
+def sockatmark(sock: Socket) -> bool:
+    """Whether the stream stands at the out-of-band mark: the next byte to be read is the one sent with ``MSG_OOB``.
+
+    Raises `OSError` as the kernel says it, ENOTTY for sockets that have no such mark. See sockatmark(3).
+    """
+    answer = lib.lowsock_sockatmark(target(sock)[0])
+    return bool(fail(answer) if answer < 0 else answer)
