@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Address tuples, in the shapes of the ``socket`` module, to and from ``struct sockaddr``."""
 
+import itertools
 import os
 import socket
 from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 from lowsock._buffers import as_bytes
 from lowsock._calling import Socket, checked_int, fail
-from lowsock._ffi import lib
+from lowsock._ffi import ffi, lib
 from lowsock._layouts import LAYOUTS
 from lowsock._reply import Reply
 
@@ -18,9 +19,12 @@ _UINT16, _UINT32 = 2**16 - 1, 2**32 - 1
 
 _inet: Dict[int, Tuple[str, int]] = {}
 _inet6: Dict[bytes, Tuple[str, int, int, int]] = {}
-_encoded: Dict[int, Dict[Any, bytes]] = {socket.AF_INET: {}, socket.AF_INET6: {}}
+_encoded: Dict[Any, Tuple[int, bytes]] = {}
+_Socket = socket.socket
 
-known_inet = _inet.get
+_string = ffi.string
+_turns = itertools.count()
+_SELDOM = 15  # one new IPv4 source in 16 is kept: whoever comes often is soon among them, a flood of others costs little
 
 
 def _remember(cache: Dict[Any, Any], key: Any, value: Any) -> Any:
@@ -36,12 +40,20 @@ def _remember(cache: Dict[Any, Any], key: Any, value: Any) -> Any:
 def decode(reply: Reply, source: int) -> Address:
     """The address of a reply; ``source`` is what its info says of it."""
     if source >= 0:
-        host = socket.inet_ntoa((source >> 16).to_bytes(4, "big"))
-        return _remember(_inet, source, (host, source & _UINT16))
+        return _inet.get(source) or _decode_new(reply, source)
     if source == -1:
         return None
     name = reply.name[: reply.struct.name_size]
     return _inet6.get(name) or decode_name(name)
+
+
+def _decode_new(reply: Reply, source: int) -> Address:
+    address = _string(reply.host).decode(), source & _UINT16
+    if next(_turns) & _SELDOM == 0:
+        _remember(_inet, source, address)
+        reply.address = address
+        reply.struct.same = source
+    return address
 
 
 def decode_name(name: bytes) -> Address:
@@ -105,21 +117,21 @@ _family_of: Callable[[Socket], int] = getattr(socket.SocketType, "family").__get
 
 def encode_for(sock: Socket, fd: int, address: Address) -> bytes:
     """The ``struct sockaddr`` of an address for this socket; that of a numeric host is kept for the next time."""
-    family = _family_of(sock) if type(sock) is socket.socket else lib.lowsock_family(fd)
+    family = _family_of(sock) if type(sock) is _Socket else lib.lowsock_family(fd)
+    if type(address) is tuple:
+        try:
+            kept = _encoded.get(address)
+        except TypeError:
+            encode(family, address)  # names what cannot be hashed
+            raise
+        if kept is not None and kept[0] == family and type(address[1]) is int:  # 80.0 and True are equal to ports
+            return kept[1]
     if family < 0:
         fail(family)
-    cache = _encoded.get(family)
-    if cache is None or type(address) is not tuple:
-        return encode(family, address)
-    try:
-        name = cache.get(address)
-    except TypeError:
-        encode(family, address)  # names what cannot be hashed
-        raise
-    if name is not None and type(address[1]) is int:  # 80.0 and True are equal to ports
-        return name
     name = encode(family, address)
-    return _remember(cache, address, name) if _is_numeric(family, address[0]) else name
+    if family in (socket.AF_INET, socket.AF_INET6) and _is_numeric(family, address[0]):
+        _remember(_encoded, address, (family, name))
+    return name
 
 
 def encode(family: int, address: Address) -> bytes:

@@ -19,6 +19,7 @@ SOL_SOCKET = CONSTANTS["SOL_SOCKET"]
 SCM_RIGHTS = CONSTANTS["SCM_RIGHTS"]
 _CARRY_DESCRIPTORS = (SCM_RIGHTS, CONSTANTS.get("SCM_PIDFD", -1))
 _HEADER = lib.lowsock_cmsg_len(0)
+_INFO, _ROW = lib.LOWSOCK_INFO, lib.LOWSOCK_ROW
 
 
 def CMSG_LEN(length: int) -> int:  # noqa: N802 - the macro's name
@@ -84,9 +85,11 @@ def _message(i: int, item: Any) -> Tuple[int, int, bytes]:
 
 def decode(reply: Reply, numbers: Sequence[int]) -> Ancillary:
     """The control messages of a reply whose ``info`` has been unpacked into ``numbers``."""
-    control = reply.control
-    rows = iter(numbers[lib.LOWSOCK_INFO :])
-    return [(level, kind, control[start:end]) for level, kind, start, end in zip(rows, rows, rows, rows)]
+    control, ancdata, at = reply.control, [], _INFO
+    while at < len(numbers):
+        ancdata.append((numbers[at], numbers[at + 1], control[numbers[at + 2] : numbers[at + 3]]))
+        at += _ROW
+    return ancdata
 
 
 def parse(control: bytes) -> Ancillary:

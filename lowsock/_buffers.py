@@ -12,7 +12,10 @@ from lowsock._ffi import CData, ffi
 
 PYPY = sys.implementation.name == "pypy"
 JOINED = 16 * 1024  # up to so many bytes, one copy is cheaper than a header entry for each buffer
+MANY, SMALL = 64, 4096  # so many buffers, whose first and last have so many bytes, are joined unseen
 COPIED = 1024  # up to so many, copying a buffer is cheaper than holding its export
+
+from_buffer = ffi.from_buffer
 
 _NOT_SEQUENCES = (bytes, bytearray, memoryview, str)
 
@@ -49,16 +52,27 @@ def as_bytes(name: str, buffer: Any) -> bytes:
 
 
 def joined(buffers: Any) -> Optional[bytes]:
-    """A list or tuple of small buffers as one ``bytes``, the quick way; None where it wants `Gathered`."""
-    if type(buffers) is not list and type(buffers) is not tuple:
+    """A list or tuple of small buffers as one ``bytes``, the quick way; None where it wants `Gathered`.
+
+    The first and the last tell whether they are small: a wrong guess costs a copy.
+    """
+    if (type(buffers) is not list and type(buffers) is not tuple) or not 0 < len(buffers) <= MANY:
         return None
     try:
-        if sum(map(len, buffers)) <= JOINED:
+        if len(buffers[0]) + len(buffers[-1]) <= SMALL:
             return b"".join(buffers)
     except (TypeError, BufferError):
         Gathered(buffers).release()  # raises the error that names the buffer, if there is one
         raise
     return None
+
+
+def exported(buffers: Any) -> Optional[List[CData]]:
+    """Pointers to a list of ``bytes``, the quick way; None where it wants `Gathered`."""
+    if type(buffers) is not list:
+        return None
+    exports = [from_buffer(buffer) for buffer in buffers if type(buffer) is bytes]
+    return exports if len(exports) == len(buffers) else None
 
 
 class Gathered:

@@ -23,6 +23,7 @@ class HasFileno(Protocol):
 Socket = Union[int, HasFileno]
 
 MORE = -lib.LOWSOCK_MORE  # an answer up to here says that more came than data; between here and 0 it is -errno
+SAME = lib.LOWSOCK_SAME  # added to the bytes of data: the source is the one that the reply knows
 MSG_DONTWAIT = CONSTANTS["MSG_DONTWAIT"]
 MSG_ERRQUEUE = CONSTANTS.get("MSG_ERRQUEUE", 0)
 INT_MAX = 2**31 - 1
@@ -38,6 +39,8 @@ def fail(answer: int) -> NoReturn:
 
 def target(sock: Socket) -> Tuple[int, Optional[float]]:
     """The descriptor of ``sock`` and its timeout in seconds (None: blocks as the descriptor's own flags say)."""
+    if type(sock) is socket.socket:
+        return sock.fileno(), sock.gettimeout()
     if isinstance(sock, int):
         return _checked(sock), None
     ssl = sys.modules.get("ssl")  # an SSLSocket cannot be here if nobody imported it

@@ -2,23 +2,32 @@
 """Descriptors, copied into another process over an ``AF_UNIX`` socket (SCM_RIGHTS). See unix(7)."""
 
 import contextlib
+import errno
 import os
+import socket
 from array import array
-from typing import Iterable, List, Optional, Tuple
+from functools import partial
+from typing import Any, Iterable, List, Optional, Tuple
 
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control
+from lowsock._buffers import joined
 from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, Socket, checked_int, persist, target
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import ffi, lib
+from lowsock._ffi import CData, ffi, lib
 from lowsock._message import POLLIN, Address, Buffer, transmit
-from lowsock._reply import give, take
+from lowsock._reply import DATA, FREE, give, spare, take
 
 _INT = array("i").itemsize
 _BESIDE = CMSG_SPACE(512)  # credentials, a pidfd, a security label: what options of the socket put before the descriptors
 _MOST = INT_MAX // _INT - _BESIDE
 _INFO = lib.LOWSOCK_INFO
-_MSG_CTRUNC = CONSTANTS["MSG_CTRUNC"]
+_FEW = 64  # descriptors: what the quick ways take
+_ROOM = CMSG_SPACE(_FEW * _INT) + _BESIDE
+
+_Socket = socket.socket
+_recv_fds = lib.lowsock_recv_fds
+_unpack = ffi.unpack
+_free = FREE  # see _message.py
 
 
 def send_fds(
@@ -30,16 +39,37 @@ def send_fds(
     ``flags`` and ``address`` are honoured. Raises what `lowsock.sendmsg` raises; descriptors without a byte of data are a
     `ValueError` on a stream, which would lose them. See unix(7), sendmsg(2).
     """
-    packed = array("i", [checked_int(f"fds[{i}]", fd) for i, fd in enumerate(_iterated(fds))]).tobytes()
-    control = Control(packed, [SOL_SOCKET, SCM_RIGHTS, len(packed)], 1, True) if packed else NO_CONTROL
-    return transmit(sock, buffers, control, flags, address)
+    own = _listed(fds)
+    if own and type(buffers) is list and flags == 0 and address is None and type(sock) is _Socket:
+        data = joined(buffers)
+        if data and sock.gettimeout() is None and len(own) <= _FEW:
+            return _send_plain(sock, data, own)
+    return transmit(sock, buffers, _control(own), flags, address)
 
 
-def _iterated(fds: Iterable[int]) -> Iterable[int]:
+def _send_plain(sock: Any, data: bytes, fds: List[int]) -> int:
+    """Some data and a few descriptors on a blocking socket object."""
     try:
-        return iter(fds)
+        sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), fds, len(fds))
+    except (TypeError, OverflowError):
+        _control(fds)  # names the one that is not a descriptor
+        raise
+    return sent if sent >= 0 else transmit(sock, [data], _control(fds), 0, None, sent)
+
+
+def _control(fds: List[int]) -> Control:
+    packed = array("i", [checked_int(f"fds[{i}]", fd) for i, fd in enumerate(fds)]).tobytes()
+    return Control(packed, [SOL_SOCKET, SCM_RIGHTS, len(packed)], 1, True) if packed else NO_CONTROL
+
+
+def _listed(fds: Iterable[int]) -> List[int]:
+    if type(fds) is list:
+        return fds.copy()
+    try:
+        iterator = iter(fds)
     except TypeError:
         raise TypeError(f"fds must be an iterable of int, not {type(fds).__name__}") from None
+    return list(iterator)
 
 
 def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> Tuple[bytes, List[int], int, Address]:
@@ -49,30 +79,51 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> Tuple[b
     closed and ``MSG_CTRUNC`` is set. From the return on an exception that a signal handler raises finds them in your hands.
     Raises what `lowsock.recvmsg` raises, and closes what had already been received. See unix(7), recvmsg(2).
     """
+    if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _FEW or bufsize > DATA:
+        return _receive(sock, bufsize, maxfds, flags)
+    if flags != 0 or type(sock) is not _Socket or sock.gettimeout() is not None:
+        return _receive(sock, bufsize, maxfds, flags)
+    try:
+        entry = _free.pop()
+    except IndexError as error:
+        entry = spare(error)
+    struct, view, reply = entry
+    fds: Optional[List[int]] = None
+    try:
+        answer = _recv_fds(struct, sock.fileno(), bufsize, _ROOM, maxfds, 0)
+        if answer > MORE:
+            return _receive(sock, bufsize, maxfds, 0, answer)
+        size, msg_flags, source, count = _unpack(reply.info, _INFO)
+        data = view[:size]
+        address = None if source == -1 else _address.decode(reply, source)
+        fds = _unpack(reply.fds, count)
+        struct.fd_count = 0  # they are in fds now
+        _free.append(entry)
+        return data, fds, msg_flags, address
+    except BaseException:
+        _close(struct, fds)
+        raise
+
+
+def _receive(
+    sock: Socket, bufsize: int, maxfds: int, flags: int, answer: int = -errno.EINTR
+) -> Tuple[bytes, List[int], int, Address]:
+    """Any receive of descriptors. ``answer`` is the -errno of a first attempt."""
     bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
     maxfds = checked_int("maxfds", maxfds, least=0, most=_MOST)
     flags = checked_int("flags", flags)
-    fd, timeout = target(sock)
-    if timeout is not None:
+    if target(sock)[1] is not None:
         flags |= MSG_DONTWAIT
     room = CMSG_SPACE(maxfds * _INT) + _BESIDE if maxfds else 0
     reply = take(bufsize, room)
     fds: Optional[List[int]] = None
     try:
-
-        def attempt(fd: int) -> int:
-            return lib.lowsock_recvmsg(reply.struct, fd, bufsize, room, flags)
-
-        answer = attempt(fd)
-        if MORE < answer < 0:
-            answer = persist(sock, flags, POLLIN, attempt, answer)
-        size, msg_flags, source, came = (answer, 0, -1, 0) if answer >= 0 else ffi.unpack(reply.info, _INFO)
+        attempt = partial(_attempt, reply.struct, bufsize, room, maxfds, flags)
+        answer = persist(sock, flags, POLLIN, attempt, answer)
+        size, msg_flags, source, count = _unpack(reply.info, _INFO)
         data = reply.data[:size]
-        address = _address.decode(reply, source)
-        kept = lib.lowsock_keep_rights(reply.struct, maxfds) if came else 0
-        if kept < came:
-            msg_flags |= _MSG_CTRUNC
-        fds = ffi.unpack(reply.fds, kept) if kept else []
+        address = None if source == -1 else _address.decode(reply, source)
+        fds = _unpack(reply.fds, count)
         give(reply)
         return data, fds, msg_flags, address
     except BaseException:
@@ -80,7 +131,11 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> Tuple[b
         raise
 
 
-def _close(reply: object, fds: Optional[List[int]]) -> None:
+def _attempt(reply: CData, bufsize: int, room: int, maxfds: int, flags: int, fd: int) -> int:
+    return _recv_fds(reply, fd, bufsize, room, maxfds, flags)
+
+
+def _close(reply: CData, fds: Optional[List[int]]) -> None:
     if fds is None:
         lib.lowsock_close(reply)
         return

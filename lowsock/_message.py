@@ -5,9 +5,11 @@
 interpreter is slow; whatever is not that case goes to `transmit` and `_receive`. docs/design.md has the figures.
 """
 
+import errno
 import select
 import socket
-from typing import Any, Iterable, Optional, Tuple
+from functools import partial
+from typing import Any, Iterable, List, Optional, Tuple
 
 from lowsock import _address
 from lowsock._ancillary import (
@@ -20,10 +22,10 @@ from lowsock._ancillary import (
     encode,
     refuse_without_data,
 )
-from lowsock._buffers import Gathered, Scattered, joined
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, Socket, checked_int, persist, target
+from lowsock._buffers import PYPY, Gathered, Scattered, exported, joined
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, SAME, Socket, checked_int, persist, target
 from lowsock._ffi import ffi, lib
-from lowsock._reply import DATA, FREE, Reply, give, spare, take
+from lowsock._reply import CONTROL, DATA, FREE, Reply, give, spare, take
 
 Address = Any  # a tuple, str or bytes as the socket module has it for the family, or None
 Buffer = Any  # a C-contiguous bytes-like object; collections.abc.Buffer came with Python 3.12
@@ -40,9 +42,15 @@ POLLIN, _POLLOUT = select.POLLIN | select.POLLPRI, select.POLLOUT
 _Socket = socket.socket
 _plain_recv = lib.lowsock_recv
 _plain_send = lib.lowsock_send
+_sendto = lib.lowsock_sendto
 _recvmsg = lib.lowsock_recvmsg
-_known_inet = _address.known_inet
+_recv_into = lib.lowsock_recv_into
+_recvmsg_into = lib.lowsock_recvmsg_into
+_decode_address = _address.decode
+_encode_address = _address.encode_for
+_from_buffer = ffi.from_buffer
 _unpack = ffi.unpack
+_free = FREE  # not by its imported name: of such names CPython 3.11 and later make a bound method for each call
 
 
 # ---- sending ----
@@ -67,51 +75,67 @@ def sendmsg(
     `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX`` stream,
     which Linux would lose, are a `ValueError`. See sendmsg(2), cmsg(3).
     """
-    if ancdata is _NO_ANCDATA and address is None and type(buffers) is list and len(buffers) == 1:
+    if ancdata is not _NO_ANCDATA or flags != 0 or type(sock) is not _Socket or sock.gettimeout() is not None:
+        return transmit(sock, buffers, NO_CONTROL if ancdata is _NO_ANCDATA else encode(ancdata), flags, address)
+    if type(buffers) is list and len(buffers) == 1 and type(buffers[0]) is bytes:
         data = buffers[0]
-        if type(data) is bytes and flags == 0 and type(sock) is _Socket and sock.gettimeout() is None:
-            sent = _plain_send(sock.fileno(), data, len(data))
-            if sent >= 0:
-                return sent
-            return persist(sock, 0, _POLLOUT, lambda fd: _plain_send(fd, data, len(data)), sent)
-    return transmit(sock, buffers, NO_CONTROL if ancdata is _NO_ANCDATA else encode(ancdata), flags, address)
+    else:
+        data = joined(buffers)
+        if data is None:
+            return _send_exported(sock, buffers, address)
+    fd = sock.fileno()
+    if address is None:
+        sent = _plain_send(fd, data, len(data))
+    else:
+        name = _encode_address(sock, fd, address)
+        sent = _sendto(fd, data, len(data), name, len(name), 0)
+    return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, address, sent)
 
 
-def transmit(sock: Socket, buffers: Iterable[Buffer], control: Control, flags: int, address: Address) -> int:
-    """Any send, its control messages checked."""
+def _send_exported(sock: Any, buffers: Any, address: Address) -> int:
+    """A send on a blocking socket object of what is too large to be joined."""
+    exports = exported(buffers) if address is None else None
+    sent = -errno.EINTR
+    if exports is not None:
+        sent = lib.lowsock_send_gathered(sock.fileno(), exports, list(map(len, buffers)), len(exports))
+    return sent if sent >= 0 else transmit(sock, buffers, NO_CONTROL, 0, address, sent)
+
+
+def transmit(
+    sock: Socket, buffers: Iterable[Buffer], control: Control, flags: int, address: Address, answer: int = -errno.EINTR
+) -> int:
+    """Any send, its control messages checked. ``answer`` is the -errno of a first attempt."""
     flags = checked_int("flags", flags)
     fd, timeout = target(sock)
-    name = b"" if address is None else _address.encode_for(sock, fd, address)
+    name = b"" if address is None else _encode_address(sock, fd, address)
     if timeout is not None:
         flags |= MSG_DONTWAIT
     data = joined(buffers)
     if data is None:
-        return _send_gathered(sock, fd, buffers, control, flags, name)
+        return _send_gathered(sock, buffers, control, flags, name, answer)
     if control.descriptors and not data:
         refuse_without_data(fd, "buffers")
-    return _send_joined(sock, fd, data, control, flags, name)
+    return _send_joined(sock, data, control, flags, name, answer)
 
 
-def _send_joined(sock: Socket, fd: int, data: Any, control: Control, flags: int, name: bytes) -> int:
+def _send_joined(sock: Socket, data: Any, control: Control, flags: int, name: bytes, answer: int) -> int:
     payload, table, rows, _ = control
 
     def attempt(fd: int) -> int:
         if rows:
             return lib.lowsock_sendmsg(fd, data, len(data), payload, table, rows, name, len(name), flags)
-        return lib.lowsock_sendto(fd, data, len(data), name, len(name), flags)
+        return _sendto(fd, data, len(data), name, len(name), flags)
 
-    sent = attempt(fd)
-    return sent if sent >= 0 else persist(sock, flags, _POLLOUT, attempt, sent)
+    return persist(sock, flags, _POLLOUT, attempt, answer)
 
 
-def _send_gathered(sock: Socket, fd: int, buffers: Any, control: Control, flags: int, name: bytes) -> int:
+def _send_gathered(sock: Socket, buffers: Any, control: Control, flags: int, name: bytes, answer: int) -> int:
     gathered = Gathered(buffers)
     try:
         if control.descriptors and not gathered.size:
-            refuse_without_data(fd, "buffers")
+            refuse_without_data(target(sock)[0], "buffers")
         if not gathered.bases:
-            return _send_joined(sock, fd, gathered.data, control, flags, name)
-
+            return _send_joined(sock, gathered.data, control, flags, name, answer)
         bases, sizes, (payload, table, rows, _) = gathered.bases, gathered.sizes, control
 
         def attempt(fd: int) -> int:
@@ -119,8 +143,7 @@ def _send_gathered(sock: Socket, fd: int, buffers: Any, control: Control, flags:
                 fd, bases, sizes, len(bases), payload, table, rows, name, len(name), flags
             )
 
-        sent = attempt(fd)
-        return sent if sent >= 0 else persist(sock, flags, _POLLOUT, attempt, sent)
+        return persist(sock, flags, _POLLOUT, attempt, answer)
     finally:
         gathered.release()
 
@@ -131,6 +154,10 @@ def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[Con
     ``send1msg(sock, data)`` does what ``sock.send(data)`` does. ``ancillary`` holds three-tuples
     ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
     """
+    if ancillary is _NO_ANCDATA and flags == 0 and type(data) is bytes and type(sock) is _Socket:
+        if sock.gettimeout() is None:
+            sent = _plain_send(sock.fileno(), data, len(data))
+            return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, None, sent)
     return sendmsg(sock, [data], ancillary, flags)
 
 
@@ -149,28 +176,69 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     (`socket.timeout` before 3.10), `BlockingIOError`; `TypeError`, `ValueError` or `OverflowError` naming a bad
     argument. See recvmsg(2), cmsg(3).
     """
-    if type(sock) is not _Socket or ancbufsize != 0 or flags != 0 or sock.gettimeout() is not None:
+    if flags != 0 or type(sock) is not _Socket or sock.gettimeout() is not None:
         return _receive(sock, bufsize, ancbufsize, flags)
+    if ancbufsize != 0:
+        return _receive_control(sock, bufsize, ancbufsize)
     try:
-        reply = FREE.pop()
+        entry = _free.pop()
     except IndexError as error:
-        reply = spare(error)
+        entry = spare(error)
+    struct, view, reply = entry
     try:
-        answer = _plain_recv(reply.struct, sock.fileno(), bufsize)
+        answer = _plain_recv(struct, sock.fileno(), bufsize)
     except (TypeError, OverflowError):
         checked_int("bufsize", bufsize, least=0, most=INT_MAX)
         raise
     if answer >= 0:
-        data = reply.data[:answer]
-        FREE.append(reply)
-        return data, [], 0, None
+        address = None
+        if answer >= SAME:
+            answer, address = answer - SAME, reply.address
+        data = view[:answer]
+        _free.append(entry)
+        return data, [], 0, address
     if answer > MORE:
         return _receive(sock, bufsize, 0, 0, answer)
     size, msg_flags, source, _ = _unpack(reply.info, _INFO)
-    data = reply.data[:size]
-    address = _known_inet(source) or _address.decode(reply, source)
-    FREE.append(reply)
+    data = view[:size]
+    address = _decode_address(reply, source)
+    _free.append(entry)
     return data, [], msg_flags, address
+
+
+def _receive_control(sock: Any, bufsize: int, ancbufsize: int) -> Received:
+    """A receive on a blocking socket object with room for control messages."""
+    if type(bufsize) is not int or type(ancbufsize) is not int or bufsize > DATA or ancbufsize > CONTROL:
+        return _receive(sock, bufsize, ancbufsize, 0)
+    try:
+        entry = _free.pop()
+    except IndexError as error:
+        entry = spare(error)
+    struct, view, reply = entry
+    ancdata: Optional[Ancillary] = None
+    try:
+        answer = _recvmsg(struct, sock.fileno(), bufsize, ancbufsize, 0)
+        if answer >= 0:
+            address = None
+            if answer >= SAME:
+                answer, address = answer - SAME, reply.address
+            data = view[:answer]
+            _free.append(entry)
+            return data, [], 0, address
+        if answer > MORE:
+            return _receive(sock, bufsize, ancbufsize, 0, answer)
+        numbers = _unpack(reply.info, MORE - answer)
+        size, msg_flags, source, descriptors = numbers[:_INFO]
+        data = view[:size]
+        address = _decode_address(reply, source)
+        ancdata = decode(reply, numbers)
+        if descriptors:
+            struct.fd_count = 0  # they are in ancdata now
+        _free.append(entry)
+        return data, ancdata, msg_flags, address
+    except BaseException:
+        close_received(reply, ancdata)
+        raise
 
 
 def _receive(sock: Socket, bufsize: int, ancbufsize: int, flags: int, answer: Optional[int] = None) -> Received:
@@ -190,10 +258,6 @@ def _receive(sock: Socket, bufsize: int, ancbufsize: int, flags: int, answer: Op
             answer = persist(
                 sock, flags, POLLIN, lambda fd: _recvmsg(reply.struct, fd, bufsize, ancbufsize, flags), answer
             )
-        if answer >= 0:
-            data = reply.data[:answer]
-            give(reply)
-            return data, [], 0, None
         size, ancdata, msg_flags, address = _details(reply, answer)
         data = reply.data[:size]
         give(reply)
@@ -205,11 +269,13 @@ def _receive(sock: Socket, bufsize: int, ancbufsize: int, flags: int, answer: Op
 
 def _details(reply: Reply, answer: int) -> Tuple[int, Ancillary, int, Address]:
     """What came beside the data. The reply still owns the descriptors, until somebody else says that they do."""
+    if answer >= SAME:
+        return answer - SAME, [], 0, reply.address
     if answer >= 0:
         return answer, [], 0, None
     numbers = _unpack(reply.info, MORE - answer)
     size, msg_flags, source, _ = numbers[:_INFO]
-    address = _known_inet(source) or _address.decode(reply, source)
+    address = _decode_address(reply, source)
     return size, decode(reply, numbers), msg_flags, address
 
 
@@ -224,6 +290,46 @@ def recvmsg_into(
 
     Raises what `recvmsg` raises, and `TypeError` or `BufferError` for a buffer that cannot be written to. See recvmsg(2).
     """
+    if PYPY or ancbufsize != 0 or flags != 0 or type(buffers) is not list or type(sock) is not _Socket:
+        return _receive_scattered(sock, buffers, ancbufsize, flags)
+    exports: List[Any] = []
+    sizes: List[int] = []
+    for buffer in buffers:
+        if type(buffer) is not bytearray:
+            break
+        exports.append(_from_buffer(buffer))
+        sizes.append(len(buffer))
+    if len(sizes) < len(buffers) or sock.gettimeout() is not None:
+        exports.clear()
+        return _receive_scattered(sock, buffers, ancbufsize, flags)
+    return _receive_exported(sock, exports, sizes)
+
+
+def _receive_exported(sock: Any, exports: List[Any], sizes: List[int]) -> Tuple[int, Ancillary, int, Address]:
+    """A plain receive into bytearrays, whose exports end when this returns or raises."""
+    try:
+        entry = _free.pop()
+    except IndexError as error:
+        entry = spare(error)
+    struct, _, reply = entry
+    try:
+        answer = _recv_into(struct, sock.fileno(), exports, sizes, len(sizes))
+        if MORE < answer < 0:
+            answer = persist(sock, 0, POLLIN, partial(_recv_into_of, struct, exports, sizes), answer)
+    finally:
+        exports.clear()  # a traceback may keep this frame alive
+    size, ancdata, msg_flags, address = _details(reply, answer)
+    _free.append(entry)
+    return size, ancdata, msg_flags, address
+
+
+def _recv_into_of(struct: Any, exports: List[Any], sizes: List[int], fd: int) -> int:
+    return _recv_into(struct, fd, exports, sizes, len(sizes))
+
+
+def _receive_scattered(
+    sock: Socket, buffers: Any, ancbufsize: int, flags: int
+) -> Tuple[int, Ancillary, int, Address]:
     ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
     flags = checked_int("flags", flags)
     fd, timeout = target(sock)
@@ -236,7 +342,7 @@ def recvmsg_into(
         bases, sizes = scattered.bases, scattered.sizes
 
         def attempt(fd: int) -> int:
-            return lib.lowsock_recvmsg_into(reply.struct, fd, bases, sizes, len(bases), ancbufsize, flags)
+            return _recvmsg_into(reply.struct, fd, bases, sizes, len(bases), ancbufsize, flags)
 
         answer = attempt(fd)
         if MORE < answer < 0:
@@ -261,10 +367,16 @@ def recv1msg(
     it. A peer on an ``AF_UNIX`` socket can put descriptors there unasked, and they are yours to close: pass
     ``cmsg_size=0`` where you expect none, and the kernel drops them. Raises what `recvmsg` raises. See recvmsg(2).
     """
-    maxsize = checked_int("maxsize", maxsize, least=0, most=INT_MAX)
-    space = _CMSG_SPACE
-    if cmsg_size != _CMSG_SIZE:
-        cmsg_size = checked_int("cmsg_size", cmsg_size, least=0, most=INT_MAX)
-        space = CMSG_SPACE(cmsg_size) if cmsg_size else 0
-    data, ancillary, msg_flags, _ = _receive(sock, maxsize, space, flags)
+    maxsize = maxsize if type(maxsize) is int and maxsize >= 0 else checked_int("maxsize", maxsize, least=0, most=INT_MAX)
+    space = _CMSG_SPACE if cmsg_size is _CMSG_SIZE else _space(cmsg_size)
+    if space and flags == 0 and type(sock) is _Socket and sock.gettimeout() is None:
+        data, ancillary, msg_flags, _ = _receive_control(sock, maxsize, space)
+    else:
+        data, ancillary, msg_flags, _ = recvmsg(sock, maxsize, space, flags)
     return data, msg_flags, ancillary
+
+
+def _space(cmsg_size: int) -> int:
+    """The control room for so many bytes of payload; for none, none."""
+    cmsg_size = checked_int("cmsg_size", cmsg_size, least=0, most=INT_MAX)
+    return CMSG_SPACE(cmsg_size) if cmsg_size else 0

@@ -5,9 +5,9 @@ Nothing is allocated for an ordinary receive: replies wait in a list whose `pop`
 given back (an exception came between) is freed by the garbage collector.
 """
 
-from typing import Any, List
+from typing import Any, List, Tuple
 
-from lowsock._ffi import ffi, lib
+from lowsock._ffi import CData, ffi, lib
 
 DATA = 256 * 1024  # bytes: what asyncio passes to recvfrom; pages that nothing was received into cost no memory
 CONTROL = 8 * 1024
@@ -18,7 +18,7 @@ _allocate = ffi.new_allocator(should_clear_after_alloc=False)
 class Reply:
     """``struct lowsock_reply`` and the memory that its pointers lead to."""
 
-    __slots__ = ("_memory", "control", "data", "fds", "info", "name", "pooled", "struct")
+    __slots__ = ("_memory", "address", "control", "data", "fds", "host", "info", "name", "pooled", "struct")
 
     def __init__(self, data_size: int, control_size: int) -> None:
         headers = control_size // lib.lowsock_cmsg_len(0) + 1
@@ -33,18 +33,27 @@ class Reply:
         self.pooled = data_size == DATA and control_size == CONTROL
         self.struct.name, self.struct.info, self.struct.fds = name, self.info, self.fds
         self.data, self.control, self.name = ffi.buffer(data), ffi.buffer(control), ffi.buffer(name)
+        self.host = self.struct.host
+        self.struct.same = -1
+        self.address: Any = None  # of the source that `struct.same` names
         self._memory = (data, control, name)  # the struct's pointers keep nothing alive
 
+    def entry(self) -> "Entry":
+        return self.struct, self.data, self
 
-FREE: List[Reply] = []
+
+# What a plain receive needs comes first, unpacked from a tuple: cheaper than attributes.
+Entry = Tuple[CData, CData, Reply]
+
+FREE: List[Entry] = []
 
 
-def spare(error: IndexError) -> Reply:
+def spare(error: IndexError) -> Entry:
     """A new reply, where `FREE.pop` raised ``error``; one that a signal handler raised there goes on."""
     traceback: Any = error.__traceback__
     if traceback is not None and traceback.tb_next is not None:
         raise error
-    return Reply(DATA, CONTROL)
+    return Reply(DATA, CONTROL).entry()
 
 
 def take(data_size: int, control_size: int) -> Reply:
@@ -52,13 +61,13 @@ def take(data_size: int, control_size: int) -> Reply:
     if data_size > DATA or control_size > CONTROL:
         return Reply(data_size, control_size)
     try:
-        return FREE.pop()
+        return FREE.pop()[2]
     except IndexError as error:
-        return spare(error)
+        return spare(error)[2]
 
 
 def give(reply: Reply) -> None:
     """Gives a reply back; the descriptors that it noted are somebody else's from here on."""
     reply.struct.fd_count = 0
     if reply.pooled:
-        FREE.append(reply)
+        FREE.append(reply.entry())

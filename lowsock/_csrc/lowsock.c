@@ -88,14 +88,14 @@ static int note_rows(struct lowsock_reply *reply, long long size)
 static int note_control(struct lowsock_reply *reply, long long size)
 {
     reply->fd_count = 0;
-    reply->info[3] = 0;
-    if (size <= 0)
-        return LOWSOCK_INFO;
-    note_descriptors(reply, size, SCM_RIGHTS);
-    reply->rights = reply->fd_count;
-    note_descriptors(reply, size, SCM_PIDFD);
+    reply->rights = 0;
+    if (size > 0) {
+        note_descriptors(reply, size, SCM_RIGHTS);
+        reply->rights = reply->fd_count;
+        note_descriptors(reply, size, SCM_PIDFD);
+    }
     reply->info[3] = reply->fd_count;
-    return note_rows(reply, size);
+    return size > 0 ? note_rows(reply, size) : LOWSOCK_INFO;
 }
 
 int lowsock_parse(struct lowsock_reply *reply, long long size)
@@ -108,20 +108,13 @@ int lowsock_parse(struct lowsock_reply *reply, long long size)
     return -(LOWSOCK_MORE + (int)size);
 }
 
-void lowsock_close(struct lowsock_reply *reply)
+static void close_down_to(struct lowsock_reply *reply, int most)
 {
-    while (reply->fd_count > 0)
+    while (reply->fd_count > most)
         close(reply->fds[--reply->fd_count]);
 }
 
-int lowsock_keep_rights(struct lowsock_reply *reply, int most)
-{
-    if (most > reply->rights)
-        most = reply->rights;
-    while (reply->fd_count > most)
-        close(reply->fds[--reply->fd_count]);
-    return most;
-}
+void lowsock_close(struct lowsock_reply *reply) { close_down_to(reply, 0); }
 
 static void set_close_on_exec(const struct lowsock_reply *reply)
 {
@@ -133,18 +126,58 @@ static void set_close_on_exec(const struct lowsock_reply *reply)
 
 /* ---- receiving ---- */
 
-static long long source(const struct lowsock_reply *reply)
+static char *put_number(char *to, unsigned number)
+{
+    if (number >= 100)
+        *to++ = (char)('0' + number / 100);
+    if (number >= 10)
+        *to++ = (char)('0' + number / 10 % 10);
+    *to++ = (char)('0' + number % 10);
+    return to;
+}
+
+/* The text of an IPv4 address is made here because nothing in Python makes it as cheaply. */
+static void put_host(char *to, unsigned long address)
+{
+    int shift;
+
+    for (shift = 24; shift >= 0; shift -= 8) {
+        to = put_number(to, (unsigned)(address >> shift) & 255);
+        *to++ = shift > 0 ? '.' : '\0';
+    }
+}
+
+/* What info says of the source. */
+static long long source(const struct lowsock_reply *reply, socklen_t size)
 {
     struct sockaddr_in inet;
 
-    if (reply->name_size == 0)
-        return -1;
-    if (reply->name_size < (int)sizeof inet)
-        return -2;
+    if (size < sizeof inet)
+        return size == 0 ? -1 : -2;
     memcpy(&inet, reply->name, sizeof inet);
     if (inet.sin_family != AF_INET)
         return -2;
     return (long long)ntohl(inet.sin_addr.s_addr) << 16 | ntohs(inet.sin_port);
+}
+
+/* The answer to a receive of n bytes, and what info tells of it. */
+static int answer(struct lowsock_reply *reply, ssize_t n, const struct msghdr *header, int shown, long long control_size)
+{
+    long long control = (long long)header->msg_controllen;
+    long long from = source(reply, header->msg_namelen);
+    int told;
+
+    if (shown == 0 && control == 0 && n < LOWSOCK_SAME && (from == -1 || from == reply->same))
+        return from == -1 ? (int)n : LOWSOCK_SAME + (int)n;
+    reply->name_size = header->msg_namelen > LOWSOCK_NAME ? LOWSOCK_NAME : (int)header->msg_namelen;
+    if (from >= 0)
+        put_host(reply->host, (unsigned long)(from >> 16));
+    reply->info[0] = n;
+    reply->info[1] = shown;
+    reply->info[2] = from;
+    told = note_control(reply, control < control_size ? control : control_size);
+    set_close_on_exec(reply);
+    return -(LOWSOCK_MORE + told);
 }
 
 /* Makes the call with a header of its own, so that nothing of an earlier call is left in it. */
@@ -170,15 +203,7 @@ static int receive(struct lowsock_reply *reply, int fd, struct iovec *iov, size_
     shown = header.msg_flags & ~(MSG_DONTWAIT | (MSG_CMSG_CLOEXEC & ~flags));
     if (n > room)
         n = room; /* MSG_TRUNC as an input flag gives the real length */
-    if (header.msg_namelen == 0 && shown == 0 && header.msg_controllen == 0)
-        return (int)n;
-    reply->name_size = header.msg_namelen > LOWSOCK_NAME ? LOWSOCK_NAME : (int)header.msg_namelen;
-    reply->info[0] = n;
-    reply->info[1] = shown;
-    reply->info[2] = source(reply);
-    n = note_control(reply, control_size < (long long)header.msg_controllen ? control_size : (long long)header.msg_controllen);
-    set_close_on_exec(reply);
-    return -(LOWSOCK_MORE + (int)n);
+    return answer(reply, n, &header, shown, control_size);
 }
 
 static int fits(const struct lowsock_reply *reply, long long size, long long control_size)
@@ -208,6 +233,34 @@ int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long lo
     iov.iov_base = reply->data;
     iov.iov_len = (size_t)size;
     return receive(reply, fd, &iov, 1, size, control_size, flags);
+}
+
+/* Tells in info what the shorter answers tell by themselves. */
+static int spell_out(struct lowsock_reply *reply, int n)
+{
+    reply->info[0] = n < LOWSOCK_SAME ? n : n - LOWSOCK_SAME;
+    reply->info[1] = 0;
+    reply->info[2] = n < LOWSOCK_SAME ? -1 : reply->same;
+    reply->info[3] = 0;
+    if (n >= LOWSOCK_SAME)
+        put_host(reply->host, (unsigned long)(reply->same >> 16));
+    return -(LOWSOCK_MORE + LOWSOCK_INFO);
+}
+
+int lowsock_recv_fds(struct lowsock_reply *reply, int fd, long long size, long long control_size, int most, int flags)
+{
+    int n = lowsock_recvmsg(reply, fd, size, control_size, flags);
+
+    if (n >= 0)
+        return spell_out(reply, n);
+    if (n > -LOWSOCK_MORE)
+        return n;
+    if (reply->rights > most)
+        reply->info[1] |= MSG_CTRUNC;
+    close_down_to(reply, reply->rights); /* a pidfd, from SO_PASSPIDFD, was not asked for */
+    close_down_to(reply, most);
+    reply->info[3] = reply->fd_count;
+    return n;
 }
 
 /* ---- gathering and scattering ---- */
@@ -251,6 +304,11 @@ int lowsock_recvmsg_into(struct lowsock_reply *reply, int fd, char **bases, size
     return n;
 }
 
+int lowsock_recv_into(struct lowsock_reply *reply, int fd, char **bases, size_t *sizes, size_t count)
+{
+    return lowsock_recvmsg_into(reply, fd, bases, sizes, count, 0, 0);
+}
+
 /* ---- sending ---- */
 
 /* One buffer without control messages is what sendto(2) sends: the kernel does the same and copies no header in. */
@@ -278,11 +336,12 @@ static size_t control_space(const int *table, size_t rows)
     return space;
 }
 
-/* The buffer is zeroed before: padding is no secret, and glibc's CMSG_NXTHDR reads the next length. */
-static void fill_control(char *control, const char *payload, const int *table, size_t rows)
+/* Zeroed first: padding must tell nothing, and glibc's CMSG_NXTHDR reads the next length. */
+static void fill_control(char *control, size_t space, const char *payload, const int *table, size_t rows)
 {
     size_t i;
 
+    memset(control, 0, space);
     for (i = 0; i < rows; i++) {
         size_t length = (size_t)table[3 * i + 2];
         struct cmsghdr header;
@@ -312,8 +371,8 @@ static long long send_iovecs(int fd, struct iovec *iov, size_t count, const char
 
     if (control == NULL)
         return -ENOMEM;
-    memset(control, 0, space);
-    fill_control(control, payload, table, rows);
+    if (rows > 0)
+        fill_control(control, space, payload, table, rows);
     memset(&header, 0, sizeof header);
     header.msg_name = name_size > 0 ? name : NULL;
     header.msg_namelen = (socklen_t)name_size;
@@ -353,6 +412,18 @@ long long lowsock_sendmsg_from(int fd, char **bases, size_t *sizes, size_t count
     return n;
 }
 
+long long lowsock_send_gathered(int fd, char **bases, size_t *sizes, size_t count)
+{
+    return lowsock_sendmsg_from(fd, bases, sizes, count, NULL, NULL, 0, NULL, 0, 0);
+}
+
+int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count)
+{
+    int table[3] = {SOL_SOCKET, SCM_RIGHTS, (int)(count * sizeof *fds)};
+
+    return (int)lowsock_sendmsg(fd, data, size, (char *)fds, table, 1, NULL, 0, 0);
+}
+
 /* ---- small things ---- */
 
 long long lowsock_cmsg_len(size_t length) { return (long long)CMSG_LEN(length); }
@@ -385,3 +456,33 @@ int lowsock_family(int fd)
     return getsockname(fd, (struct sockaddr *)&name, &size) < 0 ? negative_errno() : name.ss_family;
 #endif
 }
+
+#if HAVE_MMSG
+int lowsock_probe_batches(int from, int to)
+{
+    char bytes[2] = {'1', '2'};
+    struct iovec iov[2];
+    struct mmsghdr batch[2];
+    int i;
+    int n;
+
+    memset(batch, 0, sizeof batch);
+    for (i = 0; i < 2; i++) {
+        iov[i].iov_base = bytes + i;
+        iov[i].iov_len = 1;
+        batch[i].msg_hdr.msg_iov = iov + i;
+        batch[i].msg_hdr.msg_iovlen = 1;
+    }
+    if (sendmmsg(from, batch, 2, 0) < 0)
+        return negative_errno();
+    n = recvmmsg(to, batch, 2, MSG_DONTWAIT, NULL);
+    return n < 0 ? negative_errno() : n;
+}
+#else
+int lowsock_probe_batches(int from, int to)
+{
+    (void)from;
+    (void)to;
+    return -ENOSYS;
+}
+#endif

@@ -4,16 +4,17 @@
  *
  * Every function answers with a count, or -errno. A receive that brought more than
  * data (an address, flags, control messages) answers -(LOWSOCK_MORE + n): then the
- * first n numbers of `info` tell what came.
+ * first n numbers of `info` tell what came. One that brought data and the IPv4 source
+ * that `same` names, and nothing else, answers with LOWSOCK_SAME + the bytes of data.
  */
-enum { LOWSOCK_MORE = 4096, LOWSOCK_INFO = 4, LOWSOCK_ROW = 4, LOWSOCK_NAME = 256 };
+enum { LOWSOCK_MORE = 4096, LOWSOCK_INFO = 4, LOWSOCK_ROW = 4, LOWSOCK_NAME = 256, LOWSOCK_SAME = 1 << 30 };
 
 /* Where one receive puts what the kernel delivers. Python owns the memory that the pointers lead to. */
 struct lowsock_reply {
     char *data;      /* data_size bytes */
     char *control;   /* control_size bytes, aligned for struct cmsghdr */
     long long *info; /* LOWSOCK_INFO numbers: bytes of data, msg_flags, IPv4 source as address << 16 | port
-                        (-1: none, -2: look at name), descriptors;
+                        (-1: none, -2: look at name), descriptors in fds;
                         then LOWSOCK_ROW for each control message: level, type, start and end in control */
     int *fds;        /* room for control_size / sizeof(int): every descriptor that came, SCM_RIGHTS first */
     long long data_size;
@@ -22,22 +23,28 @@ struct lowsock_reply {
     int rights;      /* how many of fds came by SCM_RIGHTS */
     int name_size;   /* bytes of name that the kernel filled */
     char *name;      /* LOWSOCK_NAME bytes: a struct sockaddr */
+    char host[16];   /* an IPv4 source as text */
+    long long same;  /* an IPv4 source whose address tuple Python has at hand; -1: none */
 };
 
-/* The plain receive: data of at most `size` bytes, no room for control messages, no flags. */
+/* The plain receives: no room for control messages, no flags. */
 int lowsock_recv(struct lowsock_reply *reply, int fd, long long size);
+int lowsock_recv_into(struct lowsock_reply *reply, int fd, char **bases, size_t *sizes, size_t count);
 int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long long control_size, int flags);
+/* Always tells all in info. Keeps the first `most` of the descriptors that came by SCM_RIGHTS and closes all others (MSG_CTRUNC says so). */
+int lowsock_recv_fds(struct lowsock_reply *reply, int fd, long long size, long long control_size, int most, int flags);
 int lowsock_recvmsg_into(struct lowsock_reply *reply, int fd, char **bases, size_t *sizes, size_t count,
                          long long control_size, int flags);
 /* Reads the first `size` bytes of `control` as if a receive had just filled them. */
 int lowsock_parse(struct lowsock_reply *reply, long long size);
-/* Of the descriptors that came by SCM_RIGHTS keeps the first `most` and closes all others; answers how many are left. */
-int lowsock_keep_rights(struct lowsock_reply *reply, int most);
 /* Closes the descriptors that nobody has taken over. */
 void lowsock_close(struct lowsock_reply *reply);
 
-/* The plain send: no address, no flags, no control messages. */
+/* Sends copies of descriptors beside one buffer. */
+int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count);
+/* The plain sends: no address, no flags, no control messages. */
 int lowsock_send(int fd, char *data, int size);
+long long lowsock_send_gathered(int fd, char **bases, size_t *sizes, size_t count);
 long long lowsock_sendto(int fd, char *data, size_t size, char *name, int name_size, int flags);
 /* `table` holds level, type and length of each of `rows` control messages, whose payloads stand in a row in `payload`. */
 long long lowsock_sendmsg(int fd, char *data, size_t size, char *payload, int *table, size_t rows,
@@ -51,3 +58,5 @@ int lowsock_sockatmark(int fd);
 /* An int option's value; lowsock_family answers with the socket's address family. */
 int lowsock_option(int fd, int level, int option);
 int lowsock_family(int fd);
+/* Sends two datagrams of one byte by one sendmmsg(2) and takes them by one recvmmsg(2): how many came. */
+int lowsock_probe_batches(int from, int to);

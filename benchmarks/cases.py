@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: MIT
+"""The cases: each makes its sockets and three functions of n that do the same with the stdlib, lowsock and C.
+
+A case counts messages received: `Case.messages` of them in one turn of its loop.
+"""
+
+import os
+import socket
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+
+import lowsock
+from lowsock import _address, constants
+
+Loop = Callable[[int], Any]
+ROOM = 2048  # bytes of room for a datagram: more than it needs, as in programs
+
+
+class Case(NamedTuple):
+    """``before`` is done before each timed run, and is not timed."""
+
+    loops: Dict[str, Loop]
+    messages: int = 1
+    before: Callable[[int], Any] = lambda n: None
+    most: int = 1_000_000  # turns in one run, where the socket's buffer bounds them
+
+
+Pair = Tuple[socket.socket, socket.socket]
+
+
+def unix_pair(kind: int) -> Pair:
+    return socket.socketpair(socket.AF_UNIX, kind)
+
+
+def udp_pair(connected: bool = True) -> Pair:
+    pair = tuple(socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    for sock in pair:
+        sock.bind(("127.0.0.1", 0))
+    for sock, peer in zip(pair, reversed(pair)):
+        if connected:
+            sock.connect(peer.getsockname())
+    return pair
+
+
+def checked(answer: int) -> None:
+    if answer < 0:
+        raise OSError(-answer, os.strerror(-answer))
+
+
+def sockaddr(ffi: Any, sock: socket.socket) -> Any:
+    """The bytes of a socket's own IPv4 address, for the C loops."""
+    return ffi.new("char[]", _address.encode(socket.AF_INET, sock.getsockname()))
+
+
+def there_and_back(pair: Pair, size: int, lib: Any, control: int = 0) -> Case:
+    a, b = pair
+    data = b"x" * size
+
+    def stdlib(n: int) -> None:
+        for _ in range(n):
+            a.sendmsg([data])
+            b.recvmsg(ROOM, control)
+            b.sendmsg([data])
+            a.recvmsg(ROOM, control)
+
+    def ours(n: int) -> None:
+        sendmsg, recvmsg = lowsock.sendmsg, lowsock.recvmsg
+        for _ in range(n):
+            sendmsg(a, [data])
+            recvmsg(b, ROOM, control)
+            sendmsg(b, [data])
+            recvmsg(a, ROOM, control)
+
+    def c(n: int) -> None:
+        checked(lib.loop_plain(a.fileno(), b.fileno(), size, ROOM, control, n))
+
+    return Case({"stdlib": stdlib, "lowsock": ours, "C": c}, messages=2)
+
+
+def unix_64(ffi: Any, lib: Any) -> Case:
+    """One 64-byte AF_UNIX datagram there and back."""
+    return there_and_back(unix_pair(socket.SOCK_DGRAM), 64, lib)
+
+
+def udp_1200(ffi: Any, lib: Any) -> Case:
+    """One 1200-byte UDP datagram there and back, connected."""
+    return there_and_back(udp_pair(), 1200, lib)
+
+
+def control_room(ffi: Any, lib: Any) -> Case:
+    """64-byte AF_UNIX datagrams received with 256 bytes of control room, and nothing in it."""
+    return there_and_back(unix_pair(socket.SOCK_DGRAM), 64, lib, control=256)
+
+
+def udp_address(ffi: Any, lib: Any) -> Case:
+    """One 1200-byte UDP datagram to an address, received with its source."""
+    a, b = udp_pair(connected=False)
+    data, address = b"x" * 1200, b.getsockname()
+    name = sockaddr(ffi, b)
+
+    def stdlib(n: int) -> None:
+        for _ in range(n):
+            a.sendmsg([data], (), 0, address)
+            b.recvmsg(ROOM)
+
+    def ours(n: int) -> None:
+        for _ in range(n):
+            lowsock.sendmsg(a, [data], (), 0, address)
+            lowsock.recvmsg(b, ROOM)
+
+    def c(n: int) -> None:
+        checked(lib.loop_address(a.fileno(), b.fileno(), 1200, ROOM, name, len(name) - 1, n))
+
+    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+
+
+def receive_only(pair: Pair, lib: Any, before: Callable[[int], Any], control: int = 0) -> Case:
+    b = pair[1]
+
+    def stdlib(n: int) -> None:
+        for _ in range(n):
+            b.recvmsg(ROOM, control)
+
+    def ours(n: int) -> None:
+        for _ in range(n):
+            lowsock.recvmsg(b, ROOM, control)
+
+    def c(n: int) -> None:
+        checked(lib.loop_receive(b.fileno(), ROOM, control, n))
+
+    b.settimeout(None)
+    return Case({"stdlib": stdlib, "lowsock": ours, "C": c}, before=before, most=64)
+
+
+def udp_sources(ffi: Any, lib: Any) -> Case:
+    """64-byte UDP datagrams received from 100,000 different sources in turn (receiving alone is timed)."""
+    unbound, b = udp_pair(connected=False)
+    unbound.close()
+    a = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # bound to no address: it sends from any of 127.0.0.0/8
+    name = sockaddr(ffi, b)
+    turn = iter(range(0, 2**31, 64))
+
+    def before(n: int) -> None:
+        checked(lib.send_from_sources(a.fileno(), 64, next(turn) % 100_000, n, name, len(name) - 1))
+
+    b.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    return receive_only((a, b), lib, before)
+
+
+def packet_info(ffi: Any, lib: Any) -> Case:
+    """A 64-byte UDP datagram received with packet info and a kernel timestamp (receiving alone is timed)."""
+    pair = a, b = udp_pair()
+    b.setsockopt(socket.IPPROTO_IP, constants.IP_PKTINFO, 1)
+    b.setsockopt(socket.SOL_SOCKET, constants.SO_TIMESTAMPNS, 1)
+
+    def before(n: int) -> None:
+        for _ in range(n):
+            a.send(b"x" * 64)
+
+    return receive_only(pair, lib, before, control=256)
+
+
+def gather(ffi: Any, lib: Any) -> Case:
+    """One UDP datagram gathered from eight 128-byte buffers."""
+    a, b = udp_pair()
+    buffers = [bytes([i]) * 128 for i in range(8)]
+
+    def stdlib(n: int) -> None:
+        for _ in range(n):
+            a.sendmsg(buffers)
+            b.recvmsg(ROOM)
+
+    def ours(n: int) -> None:
+        for _ in range(n):
+            lowsock.sendmsg(a, buffers)
+            lowsock.recvmsg(b, ROOM)
+
+    def c(n: int) -> None:
+        checked(lib.loop_gather(a.fileno(), b.fileno(), 8, 128, ROOM, n))
+
+    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+
+
+def scatter(ffi: Any, lib: Any) -> Case:
+    """One 1200-byte UDP datagram scattered into a header of 12 bytes and a payload buffer."""
+    a, b = udp_pair()
+    data, buffers = b"x" * 1200, [bytearray(12), bytearray(ROOM)]
+
+    def stdlib(n: int) -> None:
+        for _ in range(n):
+            a.sendmsg([data])
+            b.recvmsg_into(buffers)
+
+    def ours(n: int) -> None:
+        for _ in range(n):
+            lowsock.sendmsg(a, [data])
+            lowsock.recvmsg_into(b, buffers)
+
+    def c(n: int) -> None:
+        checked(lib.loop_scatter(a.fileno(), b.fileno(), 12, 1200, ROOM, n))
+
+    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+
+
+def short_way(ffi: Any, lib: Any) -> Case:
+    """send1msg and recv1msg with their defaults, 64-byte AF_UNIX datagrams; the stdlib makes the same calls."""
+    a, b = unix_pair(socket.SOCK_DGRAM)
+    data, room = b"x" * 64, socket.CMSG_SPACE(4096)
+
+    def stdlib(n: int) -> None:
+        for _ in range(n):
+            a.sendmsg([data])
+            b.recvmsg(8192, room)
+
+    def ours(n: int) -> None:
+        for _ in range(n):
+            lowsock.send1msg(a, data)
+            lowsock.recv1msg(b)
+
+    def c(n: int) -> None:
+        checked(lib.loop_plain(a.fileno(), b.fileno(), 64, 8192, room, max(1, n // 2)))
+
+    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+
+
+def stream_pair() -> Pair:
+    pair = unix_pair(socket.SOCK_STREAM)
+    for sock in pair:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return pair
+
+
+def stream(ffi: Any, lib: Any) -> Case:
+    """8 x 16 KiB gathered into an AF_UNIX stream and scattered from it."""
+    a, b = stream_pair()
+    out, into = [bytes([i]) * 16384 for i in range(8)], [bytearray(16384) for _ in range(8)]
+
+    def stdlib(n: int) -> None:
+        for _ in range(n):
+            a.sendmsg(out)
+            b.recvmsg_into(into)
+
+    def ours(n: int) -> None:
+        for _ in range(n):
+            lowsock.sendmsg(a, out)
+            lowsock.recvmsg_into(b, into)
+
+    def c(n: int) -> None:
+        checked(lib.loop_vectors(a.fileno(), b.fileno(), 8, 16384, n))
+
+    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+
+
+def stream_bytes(ffi: Any, lib: Any) -> Case:
+    """8 x 16 KiB, a message each, through an AF_UNIX stream into bytes."""
+    a, b = stream_pair()
+    data = b"x" * 16384
+
+    def stdlib(n: int) -> None:
+        for _ in range(n):
+            for _ in range(8):
+                a.sendmsg([data])
+            for _ in range(8):
+                b.recvmsg(16384)
+
+    def ours(n: int) -> None:
+        for _ in range(n):
+            for _ in range(8):
+                lowsock.sendmsg(a, [data])
+            for _ in range(8):
+                lowsock.recvmsg(b, 16384)
+
+    def c(n: int) -> None:
+        checked(lib.loop_stream(a.fileno(), b.fileno(), 16384, 8, n))
+
+    return Case({"stdlib": stdlib, "lowsock": ours, "C": c}, messages=8)
+
+
+def descriptor(ffi: Any, lib: Any) -> Case:
+    """One descriptor there, its copy back, both copies closed."""
+    a, b = unix_pair(socket.SOCK_STREAM)
+    fd = os.open(os.devnull, os.O_RDONLY)
+    close = os.close
+
+    def stdlib(n: int) -> None:
+        for _ in range(n):
+            socket.send_fds(a, [b"x"], [fd])
+            copy = socket.recv_fds(b, 1, 1)[1][0]
+            socket.send_fds(b, [b"x"], [copy])
+            back = socket.recv_fds(a, 1, 1)[1][0]
+            close(copy)
+            close(back)
+
+    def ours(n: int) -> None:
+        for _ in range(n):
+            lowsock.send_fds(a, [b"x"], [fd])
+            copy = lowsock.recv_fds(b, 1, 1)[1][0]
+            lowsock.send_fds(b, [b"x"], [copy])
+            back = lowsock.recv_fds(a, 1, 1)[1][0]
+            close(copy)
+            close(back)
+
+    def c(n: int) -> None:
+        checked(lib.loop_descriptor(a.fileno(), b.fileno(), fd, n))
+
+    return Case({"stdlib": stdlib, "lowsock": ours, "C": c}, messages=2)
+
+
+CASES: List[Callable[[Any, Any], Case]] = [
+    unix_64,
+    udp_1200,
+    udp_address,
+    udp_sources,
+    gather,
+    scatter,
+    control_room,
+    packet_info,
+    short_way,
+    stream,
+    stream_bytes,
+    descriptor,
+]
+PLAIN = {"unix_64", "udp_1200"}

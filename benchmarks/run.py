@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Runs every case with the stdlib, lowsock and C in turn, in one process, and prints the least of many rounds.
+
+    python benchmarks/run.py [--smoke] [--json FILE] [--rounds N] [CASE ...]
+"""
+
+import argparse
+import json
+import math
+import platform
+import sys
+from time import perf_counter_ns
+from typing import Any, Dict, List
+
+import cloops
+from cases import CASES, PLAIN, Case
+
+ROUND_NS = 3_000_000  # about what one run of one loop takes
+
+
+def turns(case: Case) -> int:
+    """How many turns of the loop make a run of `ROUND_NS`."""
+    n = 1
+    while True:
+        took = timed(case, "stdlib", n)
+        if took >= ROUND_NS or n >= case.most:
+            return min(n, case.most)
+        n = min(case.most, n * 2)
+
+
+def timed(case: Case, name: str, n: int) -> int:
+    case.before(n)
+    start = perf_counter_ns()
+    case.loops[name](n)
+    return perf_counter_ns() - start
+
+
+def measure(case: Case, rounds: int, smoke: bool) -> Dict[str, float]:
+    """Nanoseconds a message for each implementation: the least of the rounds, the order turning with them."""
+    n = 1 if smoke else turns(case)
+    if case.most < 1000:
+        rounds *= 10  # short runs, more of them
+    names = list(case.loops)
+    least = dict.fromkeys(names, math.inf)
+    for turn in range(1 if smoke else rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            least[name] = min(least[name], timed(case, name, n) / n / case.messages)
+    return least
+
+
+def mean(ratios: List[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def row(name: str, least: Dict[str, float]) -> str:
+    ratios = least["lowsock"] / least["stdlib"], least["lowsock"] / least["C"]
+    return f"{name:14}" + "".join(f"{least[key]:9.0f}" for key in ("stdlib", "lowsock", "C")) + "%9.2f%9.2f" % ratios
+
+
+def run(names: List[str], rounds: int, smoke: bool) -> Dict[str, Dict[str, float]]:
+    ffi, lib = cloops.load()
+    print(f"{platform.python_implementation()} {platform.python_version()}, Linux {platform.release()}; ns a message")
+    print(f"{'case':14}{'stdlib':>9}{'lowsock':>9}{'C':>9}{'/stdlib':>9}{'/C':>9}")
+    results = {}
+    for make in CASES:
+        if not names or make.__name__ in names:
+            results[make.__name__] = measure(make(ffi, lib), rounds, smoke)
+            print(row(make.__name__, results[make.__name__]), flush=True)
+    return results
+
+
+def summary(results: Dict[str, Dict[str, float]]) -> Dict[str, Any]:
+    ratios = {name: least["lowsock"] / least["stdlib"] for name, least in results.items()}
+    plain = [least["lowsock"] / least["C"] for name, least in results.items() if name in PLAIN]
+    return {
+        "geometric mean of lowsock / stdlib": round(mean(list(ratios.values())), 3),
+        "greatest lowsock / stdlib": round(max(ratios.values()), 3),
+        "greatest lowsock / C of the plain cases": round(max(plain), 3) if plain else None,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--smoke", action="store_true", help="one iteration of each, to see that nothing rots")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("case", nargs="*", help="cases to run (all)")
+    options = parser.parse_args()
+    results = run(options.case, options.rounds, options.smoke)
+    told = summary(results)
+    for key, value in told.items():
+        print(f"{key}: {value}")
+    if options.json:
+        machine = {"python": sys.version, "kernel": platform.release(), "machine": platform.machine()}
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({"machine": machine, "ns": results, "summary": told}, file, indent=2)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""What this kernel, libc and interpreter can do: tried on real sockets, never inferred from a name or a version.
+
+A probe is a function that opens sockets, makes the thing happen and tells in a few words what it saw, or raises. The
+probes stand in tables, a file a family.
+"""
+
+import errno
+import importlib
+import importlib.metadata
+import os
+import platform
+import socket
+import sysconfig
+
+from lowsock import _probes_error, _probes_ip, _probes_other, _probes_unix
+from lowsock._loopback import TIMEOUT, Lacking, Sockets
+from lowsock._probing import Probe, Row
+
+PROBES: list[Probe] = [*_probes_unix.PROBES, *_probes_ip.PROBES, *_probes_error.PROBES, *_probes_other.PROBES]
+
+
+def run() -> list[Row]:
+    """Tries everything, in the order of the tables."""
+    return [_run(probe) for probe in PROBES]
+
+
+def _run(probe: Probe) -> Row:
+    try:
+        with Sockets() as sockets:
+            return Row(probe.name, True, probe.run(sockets))
+    except Lacking as error:
+        return Row(probe.name, False, str(error))
+    except Exception as error:  # a probe that fails is an answer
+        reason = _reason(error)
+    return Row(probe.name, False, f"{reason}; needs {probe.needs}" if probe.needs else reason)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, socket.timeout):
+        return f"nothing came within {TIMEOUT} s"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{errno.errorcode.get(error.errno, error.errno)} ({os.strerror(error.errno)})"
+    return str(error) or type(error).__name__
+
+
+# ---- where it runs ----
+
+
+def environment() -> dict[str, str]:
+    """Names and versions of what lowsock stands on."""
+    return {
+        "lowsock": version("lowsock"),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "libc": _libc(),
+        "cffi": str(importlib.import_module("_cffi_backend").__version__),  # the part of cffi that is there at run time
+    }
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _libc() -> str:
+    """glibc tells its name and version; of musl the interpreter's build knows; elsewhere it comes with the system."""
+    try:
+        told = os.confstr("CS_GNU_LIBC_VERSION")
+    except (OSError, ValueError):
+        told = None
+    return told or ("musl" if "musl" in str(sysconfig.get_config_var("HOST_GNU_TYPE")) else "the system's")
