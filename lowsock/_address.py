@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 from lowsock._buffers import as_bytes
 from lowsock._calling import Socket, checked_int, fail
+from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
 from lowsock._layouts import LAYOUTS
 from lowsock._reply import Reply
@@ -21,6 +22,7 @@ _inet: Dict[int, Tuple[str, int]] = {}
 _inet6: Dict[bytes, Tuple[str, int, int, int]] = {}
 _encoded: Dict[Any, Tuple[int, bytes]] = {}
 _Socket = socket.socket
+_AF = CONSTANTS  # PyPy's socket module lacks some families
 
 _string = ffi.string
 _turns = itertools.count()
@@ -98,10 +100,9 @@ def _decode_packet(name: bytes) -> Tuple[str, int, int, int, bytes]:
 
 
 def _interface(ifindex: int) -> str:
-    try:
-        return socket.if_indextoname(ifindex) if ifindex else ""
-    except OSError:  # it went away: the socket module says the same
-        return ""
+    name = ffi.new("char[]", lib.LOWSOCK_NAME)
+    size = lib.lowsock_interface_name(ifindex, name)
+    return os.fsdecode(ffi.buffer(name, size)[:]) if size > 0 else ""  # it went away: the socket module says the same
 
 
 def _decode_vsock(name: bytes) -> Tuple[int, int]:
@@ -211,7 +212,7 @@ def _encode_unix(address: Address) -> bytes:
 def _encode_netlink(address: Address) -> bytes:
     pid, groups = _checked_tuple(address, "(pid, groups) for AF_NETLINK", 2, 2)
     pid, groups = _uint32("pid", pid), _uint32("groups", groups)
-    return LAYOUTS["sockaddr_nl"].pack(socket.AF_NETLINK, pid, groups)
+    return LAYOUTS["sockaddr_nl"].pack(_AF["AF_NETLINK"], pid, groups)
 
 
 def _encode_packet(address: Address) -> bytes:
@@ -226,16 +227,16 @@ def _encode_packet(address: Address) -> bytes:
     number = checked_int("address proto", protocol, least=0, most=_UINT16).to_bytes(2, "big")
     hatype = checked_int("address hatype", hatype, least=0, most=_UINT16)
     pkttype = checked_int("address pkttype", pkttype, least=0, most=255)
-    ifindex = socket.if_nametoindex(name) if name else 0
-    return LAYOUTS["sockaddr_ll"].pack(
-        socket.AF_PACKET, number, ifindex, hatype, pkttype, len(hardware), hardware
-    )
+    ifindex = lib.lowsock_interface_index(os.fsencode(name)) if name else 0
+    if ifindex < 0:
+        fail(ifindex)
+    return LAYOUTS["sockaddr_ll"].pack(_AF["AF_PACKET"], number, ifindex, hatype, pkttype, len(hardware), hardware)
 
 
 def _encode_vsock(address: Address) -> bytes:
     cid, port = _checked_tuple(address, "(cid, port) for AF_VSOCK", 2, 2)
     cid, port = _uint32("cid", cid), _uint32("port", port)
-    return LAYOUTS["sockaddr_vm"].pack(socket.AF_VSOCK, port, cid)
+    return LAYOUTS["sockaddr_vm"].pack(_AF["AF_VSOCK"], port, cid)
 
 
 def _uint32(name: str, value: Any) -> int:
@@ -261,7 +262,7 @@ class _Family(NamedTuple):
 
 
 _FAMILIES: Dict[int, _Family] = {
-    getattr(socket, name): _Family(encoder, decoder)
+    _AF[name]: _Family(encoder, decoder)
     for name, layout, encoder, decoder in (
         ("AF_INET", "sockaddr_in", _encode_inet, _decode_inet),
         ("AF_INET6", "sockaddr_in6", _encode_inet6, _decode_inet6),
@@ -270,5 +271,5 @@ _FAMILIES: Dict[int, _Family] = {
         ("AF_PACKET", "sockaddr_ll", _encode_packet, _decode_packet),
         ("AF_VSOCK", "sockaddr_vm", _encode_vsock, _decode_vsock),
     )
-    if hasattr(socket, name) and layout in LAYOUTS
+    if name in _AF and layout in LAYOUTS
 }

@@ -15,8 +15,6 @@ JOINED = 16 * 1024  # up to so many bytes, one copy is cheaper than a header ent
 MANY, SMALL = 64, 4096  # so many buffers, whose first and last have so many bytes, are joined unseen
 COPIED = 1024  # up to so many, copying a buffer is cheaper than holding its export
 
-from_buffer = ffi.from_buffer
-
 _NOT_SEQUENCES = (bytes, bytearray, memoryview, str)
 
 
@@ -65,14 +63,6 @@ def joined(buffers: Any) -> Optional[bytes]:
         Gathered(buffers).release()  # raises the error that names the buffer, if there is one
         raise
     return None
-
-
-def exported(buffers: Any) -> Optional[List[CData]]:
-    """Pointers to a list of ``bytes``, the quick way; None where it wants `Gathered`."""
-    if type(buffers) is not list:
-        return None
-    exports = [from_buffer(buffer) for buffer in buffers if type(buffer) is bytes]
-    return exports if len(exports) == len(buffers) else None
 
 
 class Gathered:

@@ -42,7 +42,7 @@ def send_fds(
     own = _listed(fds)
     if own and type(buffers) is list and flags == 0 and address is None and type(sock) is _Socket:
         data = joined(buffers)
-        if data and sock.gettimeout() is None and len(own) <= _FEW:
+        if data and not sock.gettimeout() and len(own) <= _FEW:
             return _send_plain(sock, data, own)
     return transmit(sock, buffers, _control(own), flags, address)
 
@@ -81,7 +81,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> Tuple[b
     """
     if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _FEW or bufsize > DATA:
         return _receive(sock, bufsize, maxfds, flags)
-    if flags != 0 or type(sock) is not _Socket or sock.gettimeout() is not None:
+    if flags != 0 or type(sock) is not _Socket or sock.gettimeout():
         return _receive(sock, bufsize, maxfds, flags)
     try:
         entry = _free.pop()
@@ -112,7 +112,7 @@ def _receive(
     bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
     maxfds = checked_int("maxfds", maxfds, least=0, most=_MOST)
     flags = checked_int("flags", flags)
-    if target(sock)[1] is not None:
+    if target(sock)[1]:
         flags |= MSG_DONTWAIT
     room = CMSG_SPACE(maxfds * _INT) + _BESIDE if maxfds else 0
     reply = take(bufsize, room)
@@ -128,6 +128,8 @@ def _receive(
         return data, fds, msg_flags, address
     except BaseException:
         _close(reply.struct, fds)
+        if MORE < answer < 0:
+            give(reply)  # nothing came
         raise
 
 

@@ -22,7 +22,7 @@ from lowsock._ancillary import (
     encode,
     refuse_without_data,
 )
-from lowsock._buffers import PYPY, Gathered, Scattered, exported, joined
+from lowsock._buffers import PYPY, Gathered, Scattered, joined
 from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, SAME, Socket, checked_int, persist, target
 from lowsock._ffi import ffi, lib
 from lowsock._reply import CONTROL, DATA, FREE, Reply, give, spare, take
@@ -45,7 +45,6 @@ _plain_send = lib.lowsock_send
 _sendto = lib.lowsock_sendto
 _recvmsg = lib.lowsock_recvmsg
 _recv_into = lib.lowsock_recv_into
-_recvmsg_into = lib.lowsock_recvmsg_into
 _decode_address = _address.decode
 _encode_address = _address.encode_for
 _from_buffer = ffi.from_buffer
@@ -75,7 +74,7 @@ def sendmsg(
     `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX`` stream,
     which Linux would lose, are a `ValueError`. See sendmsg(2), cmsg(3).
     """
-    if ancdata is not _NO_ANCDATA or flags != 0 or type(sock) is not _Socket or sock.gettimeout() is not None:
+    if ancdata is not _NO_ANCDATA or flags != 0 or type(sock) is not _Socket or sock.gettimeout():
         return transmit(sock, buffers, NO_CONTROL if ancdata is _NO_ANCDATA else encode(ancdata), flags, address)
     if type(buffers) is list and len(buffers) == 1 and type(buffers[0]) is bytes:
         data = buffers[0]
@@ -94,10 +93,16 @@ def sendmsg(
 
 def _send_exported(sock: Any, buffers: Any, address: Address) -> int:
     """A send on a blocking socket object of what is too large to be joined."""
-    exports = exported(buffers) if address is None else None
     sent = -errno.EINTR
-    if exports is not None:
-        sent = lib.lowsock_send_gathered(sock.fileno(), exports, list(map(len, buffers)), len(exports))
+    if not PYPY and type(buffers) is list and address is None:
+        exports: List[Any] = []  # they end with this frame, which a traceback may keep alive
+        try:
+            exports += map(_from_buffer, buffers)
+            sent = lib.lowsock_send_gathered(sock.fileno(), exports, list(map(len, exports)), len(exports))
+        except BaseException:
+            exports.clear()
+            Gathered(buffers).release()  # raises the error that names the buffer, if there is one
+            raise
     return sent if sent >= 0 else transmit(sock, buffers, NO_CONTROL, 0, address, sent)
 
 
@@ -108,7 +113,7 @@ def transmit(
     flags = checked_int("flags", flags)
     fd, timeout = target(sock)
     name = b"" if address is None else _encode_address(sock, fd, address)
-    if timeout is not None:
+    if timeout:
         flags |= MSG_DONTWAIT
     data = joined(buffers)
     if data is None:
@@ -155,7 +160,7 @@ def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[Con
     ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
     """
     if ancillary is _NO_ANCDATA and flags == 0 and type(data) is bytes and type(sock) is _Socket:
-        if sock.gettimeout() is None:
+        if not sock.gettimeout():
             sent = _plain_send(sock.fileno(), data, len(data))
             return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, None, sent)
     return sendmsg(sock, [data], ancillary, flags)
@@ -176,40 +181,8 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     (`socket.timeout` before 3.10), `BlockingIOError`; `TypeError`, `ValueError` or `OverflowError` naming a bad
     argument. See recvmsg(2), cmsg(3).
     """
-    if flags != 0 or type(sock) is not _Socket or sock.gettimeout() is not None:
+    if flags != 0 or type(sock) is not _Socket or sock.gettimeout():
         return _receive(sock, bufsize, ancbufsize, flags)
-    if ancbufsize != 0:
-        return _receive_control(sock, bufsize, ancbufsize)
-    try:
-        entry = _free.pop()
-    except IndexError as error:
-        entry = spare(error)
-    struct, view, reply = entry
-    try:
-        answer = _plain_recv(struct, sock.fileno(), bufsize)
-    except (TypeError, OverflowError):
-        checked_int("bufsize", bufsize, least=0, most=INT_MAX)
-        raise
-    if answer >= 0:
-        address = None
-        if answer >= SAME:
-            answer, address = answer - SAME, reply.address
-        data = view[:answer]
-        _free.append(entry)
-        return data, [], 0, address
-    if answer > MORE:
-        return _receive(sock, bufsize, 0, 0, answer)
-    size, msg_flags, source, _ = _unpack(reply.info, _INFO)
-    data = view[:size]
-    address = _decode_address(reply, source)
-    _free.append(entry)
-    return data, [], msg_flags, address
-
-
-def _receive_control(sock: Any, bufsize: int, ancbufsize: int) -> Received:
-    """A receive on a blocking socket object with room for control messages."""
-    if type(bufsize) is not int or type(ancbufsize) is not int or bufsize > DATA or ancbufsize > CONTROL:
-        return _receive(sock, bufsize, ancbufsize, 0)
     try:
         entry = _free.pop()
     except IndexError as error:
@@ -217,7 +190,7 @@ def _receive_control(sock: Any, bufsize: int, ancbufsize: int) -> Received:
     struct, view, reply = entry
     ancdata: Optional[Ancillary] = None
     try:
-        answer = _recvmsg(struct, sock.fileno(), bufsize, ancbufsize, 0)
+        answer = _plain_recv(struct, sock.fileno(), bufsize, ancbufsize)
         if answer >= 0:
             address = None
             if answer >= SAME:
@@ -238,33 +211,37 @@ def _receive_control(sock: Any, bufsize: int, ancbufsize: int) -> Received:
         return data, ancdata, msg_flags, address
     except BaseException:
         close_received(reply, ancdata)
+        checked_int("bufsize", bufsize, least=0, most=INT_MAX)
+        checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
         raise
 
 
-def _receive(sock: Socket, bufsize: int, ancbufsize: int, flags: int, answer: Optional[int] = None) -> Received:
-    """Any receive. ``answer`` is the -errno that a first, plain attempt got."""
+def _receive(sock: Socket, bufsize: int, ancbufsize: int, flags: int, answer: int = -errno.EINTR) -> Received:
+    """Any receive. ``answer`` is the -errno of a first, plain attempt."""
     bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
     ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
     flags = checked_int("flags", flags)
-    fd, timeout = target(sock)
-    if timeout is not None:
+    if target(sock)[1]:
         flags |= MSG_DONTWAIT
+    if bufsize > DATA or ancbufsize > CONTROL:
+        answer = -errno.EINTR  # the plain attempt had no room for it, and did nothing
     reply = take(bufsize, ancbufsize)
     ancdata: Optional[Ancillary] = None
     try:
-        if answer is None or bufsize > DATA:
-            answer = _recvmsg(reply.struct, fd, bufsize, ancbufsize, flags)
-        if MORE < answer < 0:
-            answer = persist(
-                sock, flags, POLLIN, lambda fd: _recvmsg(reply.struct, fd, bufsize, ancbufsize, flags), answer
-            )
+        answer = persist(sock, flags, POLLIN, partial(_receive_of, reply.struct, bufsize, ancbufsize, flags), answer)
         size, ancdata, msg_flags, address = _details(reply, answer)
         data = reply.data[:size]
         give(reply)
         return data, ancdata, msg_flags, address
     except BaseException:
         close_received(reply, ancdata)
+        if MORE < answer < 0:
+            give(reply)  # nothing came
         raise
+
+
+def _receive_of(struct: Any, bufsize: int, ancbufsize: int, flags: int, fd: int) -> int:
+    return _recvmsg(struct, fd, bufsize, ancbufsize, flags)
 
 
 def _details(reply: Reply, answer: int) -> Tuple[int, Ancillary, int, Address]:
@@ -292,32 +269,34 @@ def recvmsg_into(
     """
     if PYPY or ancbufsize != 0 or flags != 0 or type(buffers) is not list or type(sock) is not _Socket:
         return _receive_scattered(sock, buffers, ancbufsize, flags)
-    exports: List[Any] = []
-    sizes: List[int] = []
-    for buffer in buffers:
-        if type(buffer) is not bytearray:
-            break
-        exports.append(_from_buffer(buffer))
-        sizes.append(len(buffer))
-    if len(sizes) < len(buffers) or sock.gettimeout() is not None:
-        exports.clear()
+    if sock.gettimeout():
         return _receive_scattered(sock, buffers, ancbufsize, flags)
-    return _receive_exported(sock, exports, sizes)
-
-
-def _receive_exported(sock: Any, exports: List[Any], sizes: List[int]) -> Tuple[int, Ancillary, int, Address]:
-    """A plain receive into bytearrays, whose exports end when this returns or raises."""
     try:
         entry = _free.pop()
     except IndexError as error:
         entry = spare(error)
     struct, _, reply = entry
+    exports: List[Any] = []  # they end with this frame, which a traceback may keep alive
+    sizes: List[int] = []
     try:
+        for buffer in buffers:
+            if type(buffer) is not bytearray:  # it may be read-only
+                exports.clear()
+                return _receive_scattered(sock, buffers, ancbufsize, flags)
+            exports.append(_from_buffer(buffer))
+            sizes.append(len(buffer))
         answer = _recv_into(struct, sock.fileno(), exports, sizes, len(sizes))
         if MORE < answer < 0:
             answer = persist(sock, 0, POLLIN, partial(_recv_into_of, struct, exports, sizes), answer)
-    finally:
-        exports.clear()  # a traceback may keep this frame alive
+    except BaseException:
+        exports.clear()
+        raise
+    if answer >= 0:
+        address = None
+        if answer >= SAME:
+            answer, address = answer - SAME, reply.address
+        _free.append(entry)
+        return answer, [], 0, address
     size, ancdata, msg_flags, address = _details(reply, answer)
     _free.append(entry)
     return size, ancdata, msg_flags, address
@@ -333,29 +312,31 @@ def _receive_scattered(
     ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
     flags = checked_int("flags", flags)
     fd, timeout = target(sock)
-    if timeout is not None:
+    if timeout:
         flags |= MSG_DONTWAIT
     scattered = Scattered(buffers)
     ancdata: Optional[Ancillary] = None
     reply = take(0, ancbufsize)
+    answer = -errno.EINTR
     try:
-        bases, sizes = scattered.bases, scattered.sizes
-
-        def attempt(fd: int) -> int:
-            return _recvmsg_into(reply.struct, fd, bases, sizes, len(bases), ancbufsize, flags)
-
-        answer = attempt(fd)
-        if MORE < answer < 0:
-            answer = persist(sock, flags, POLLIN, attempt, answer)
+        attempt = partial(_scatter_of, reply.struct, scattered, ancbufsize, flags)
+        answer = persist(sock, flags, POLLIN, attempt, answer)
         size, ancdata, msg_flags, address = _details(reply, answer)
         scattered.settle(size)
         give(reply)
         return size, ancdata, msg_flags, address
     except BaseException:
         close_received(reply, ancdata)
+        if MORE < answer < 0:
+            give(reply)  # nothing came
         raise
     finally:
         scattered.settle(0)
+
+
+def _scatter_of(struct: Any, scattered: Scattered, ancbufsize: int, flags: int, fd: int) -> int:
+    bases = scattered.bases
+    return lib.lowsock_recvmsg_into(struct, fd, bases, scattered.sizes, len(bases), ancbufsize, flags)
 
 
 def recv1msg(
@@ -367,12 +348,10 @@ def recv1msg(
     it. A peer on an ``AF_UNIX`` socket can put descriptors there unasked, and they are yours to close: pass
     ``cmsg_size=0`` where you expect none, and the kernel drops them. Raises what `recvmsg` raises. See recvmsg(2).
     """
-    maxsize = maxsize if type(maxsize) is int and maxsize >= 0 else checked_int("maxsize", maxsize, least=0, most=INT_MAX)
     space = _CMSG_SPACE if cmsg_size is _CMSG_SIZE else _space(cmsg_size)
-    if space and flags == 0 and type(sock) is _Socket and sock.gettimeout() is None:
-        data, ancillary, msg_flags, _ = _receive_control(sock, maxsize, space)
-    else:
-        data, ancillary, msg_flags, _ = recvmsg(sock, maxsize, space, flags)
+    if type(maxsize) is not int or maxsize < 0:
+        checked_int("maxsize", maxsize, least=0, most=INT_MAX)
+    data, ancillary, msg_flags, _ = recvmsg(sock, maxsize, space, flags)
     return data, msg_flags, ancillary
 
 

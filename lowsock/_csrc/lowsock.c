@@ -120,7 +120,7 @@ static void set_close_on_exec(const struct lowsock_reply *reply)
 {
     int i;
 
-    for (i = 0; !HAVE_CMSG_CLOEXEC && i < reply->fd_count; i++)
+    for (i = 0; i < reply->fd_count; i++)
         (void)fcntl(reply->fds[i], F_SETFD, FD_CLOEXEC);
 }
 
@@ -160,12 +160,11 @@ static long long source(const struct lowsock_reply *reply, socklen_t size)
     return (long long)ntohl(inet.sin_addr.s_addr) << 16 | ntohs(inet.sin_port);
 }
 
-/* The answer to a receive of n bytes, and what info tells of it. */
+/* The answer to a receive of n bytes, and what info tells of it. `shown` are the flags that the caller sees. */
 static int answer(struct lowsock_reply *reply, ssize_t n, const struct msghdr *header, int shown, long long control_size)
 {
     long long control = (long long)header->msg_controllen;
     long long from = source(reply, header->msg_namelen);
-    int told;
 
     if (shown == 0 && control == 0 && n < LOWSOCK_SAME && (from == -1 || from == reply->same))
         return from == -1 ? (int)n : LOWSOCK_SAME + (int)n;
@@ -175,35 +174,46 @@ static int answer(struct lowsock_reply *reply, ssize_t n, const struct msghdr *h
     reply->info[0] = n;
     reply->info[1] = shown;
     reply->info[2] = from;
-    told = note_control(reply, control < control_size ? control : control_size);
-    set_close_on_exec(reply);
-    return -(LOWSOCK_MORE + told);
+    return -(LOWSOCK_MORE + note_control(reply, control < control_size ? control : control_size));
 }
 
 /* Makes the call with a header of its own, so that nothing of an earlier call is left in it. */
+static ssize_t call(struct lowsock_reply *reply, int fd, struct msghdr *header, struct iovec *iov, size_t count,
+                    long long control_size, int flags)
+{
+    memset(header, 0, sizeof *header);
+    header->msg_name = reply->name;
+    header->msg_namelen = LOWSOCK_NAME;
+    header->msg_iov = iov;
+    header->msg_iovlen = count;
+    header->msg_control = control_size > 0 ? reply->control : NULL;
+    header->msg_controllen = (size_t)control_size;
+    return recvmsg(fd, header, flags);
+}
+
 static int receive(struct lowsock_reply *reply, int fd, struct iovec *iov, size_t count, long long room,
                    long long control_size, int flags)
 {
+    int atomic = control_size > 0 ? MSG_CMSG_CLOEXEC & ~flags : 0;
     struct msghdr header;
     ssize_t n;
-    int shown;
+    int told;
 
-    memset(&header, 0, sizeof header);
-    header.msg_name = reply->name;
-    header.msg_namelen = LOWSOCK_NAME;
-    header.msg_iov = iov;
-    header.msg_iovlen = count;
-    header.msg_control = control_size > 0 ? reply->control : NULL;
-    header.msg_controllen = (size_t)control_size;
     reply->fd_count = 0;
-    n = recvmsg(fd, &header, flags | MSG_CMSG_CLOEXEC);
+    n = call(reply, fd, &header, iov, count, control_size, flags | atomic);
+    if (n < 0 && errno == EINVAL && atomic) { /* AF_PACKET refuses flags that it does not know */
+        atomic = 0;
+        n = call(reply, fd, &header, iov, count, control_size, flags);
+    }
     if (n < 0)
         return negative_errno();
-    /* What we or-ed in is not the caller's: MSG_DONTWAIT may be ours, MSG_CMSG_CLOEXEC shows if it was passed. */
-    shown = header.msg_flags & ~(MSG_DONTWAIT | (MSG_CMSG_CLOEXEC & ~flags));
     if (n > room)
         n = room; /* MSG_TRUNC as an input flag gives the real length */
-    return answer(reply, n, &header, shown, control_size);
+    /* What we or-ed in is not the caller's: MSG_CMSG_CLOEXEC shows if it was passed, MSG_DONTWAIT may be ours. */
+    told = answer(reply, n, &header, header.msg_flags & ~(MSG_DONTWAIT | atomic), control_size);
+    if (!atomic)
+        set_close_on_exec(reply);
+    return told;
 }
 
 static int fits(const struct lowsock_reply *reply, long long size, long long control_size)
@@ -211,15 +221,15 @@ static int fits(const struct lowsock_reply *reply, long long size, long long con
     return size >= 0 && size <= reply->data_size && control_size >= 0 && control_size <= reply->control_size;
 }
 
-int lowsock_recv(struct lowsock_reply *reply, int fd, long long size)
+int lowsock_recv(struct lowsock_reply *reply, int fd, long long size, long long control_size)
 {
     struct iovec iov;
 
-    if (!fits(reply, size, 0))
+    if (!fits(reply, size, control_size))
         return -ENOBUFS;
     iov.iov_base = reply->data;
     iov.iov_len = (size_t)size;
-    return receive(reply, fd, &iov, 1, size, 0, 0);
+    return receive(reply, fd, &iov, 1, size, control_size, 0);
 }
 
 int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long long control_size, int flags)
@@ -486,3 +496,15 @@ int lowsock_probe_batches(int from, int to)
     return -ENOSYS;
 }
 #endif
+
+int lowsock_interface_index(char *name)
+{
+    unsigned index = if_nametoindex(name);
+
+    return index == 0 ? negative_errno() : (int)index;
+}
+
+int lowsock_interface_name(int index, char *name)
+{
+    return if_indextoname((unsigned)index, name) == NULL ? negative_errno() : (int)strlen(name);
+}

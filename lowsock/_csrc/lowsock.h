@@ -27,8 +27,8 @@ struct lowsock_reply {
     long long same;  /* an IPv4 source whose address tuple Python has at hand; -1: none */
 };
 
-/* The plain receives: no room for control messages, no flags. */
-int lowsock_recv(struct lowsock_reply *reply, int fd, long long size);
+/* The plain receives: no flags, and into many buffers no room for control messages. */
+int lowsock_recv(struct lowsock_reply *reply, int fd, long long size, long long control_size);
 int lowsock_recv_into(struct lowsock_reply *reply, int fd, char **bases, size_t *sizes, size_t count);
 int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long long control_size, int flags);
 /* Always tells all in info. Keeps the first `most` of the descriptors that came by SCM_RIGHTS and closes all others (MSG_CTRUNC says so). */
@@ -58,5 +58,8 @@ int lowsock_sockatmark(int fd);
 /* An int option's value; lowsock_family answers with the socket's address family. */
 int lowsock_option(int fd, int level, int option);
 int lowsock_family(int fd);
+/* As if_nametoindex(3); PyPy's socket module has neither. `name` is of LOWSOCK_NAME bytes; answers its length. */
+int lowsock_interface_index(char *name);
+int lowsock_interface_name(int index, char *name);
 /* Sends two datagrams of one byte by one sendmmsg(2) and takes them by one recvmmsg(2): how many came. */
 int lowsock_probe_batches(int from, int to);

@@ -19,6 +19,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <netinet/in.h>
+#include <net/if.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -41,10 +42,7 @@
 #endif
 
 /* Without it (macOS), received descriptors are marked close-on-exec right after the call. */
-#ifdef MSG_CMSG_CLOEXEC
-#define HAVE_CMSG_CLOEXEC 1
-#else
-#define HAVE_CMSG_CLOEXEC 0
+#ifndef MSG_CMSG_CLOEXEC
 #define MSG_CMSG_CLOEXEC 0
 #endif
 
@@ -55,11 +53,6 @@
 #else
 #define SCM_PIDFD -1
 #endif
-#endif
-
-/* Without it (macOS), SO_NOSIGPIPE or an ignored SIGPIPE has to do; CPython ignores SIGPIPE. */
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0
 #endif
 
 #endif
