@@ -77,6 +77,16 @@ int loop_plain(int from, int to, size_t size, size_t room, size_t control, int n
     return error;
 }
 
+int loop_one_way(int from, int to, size_t size, size_t room, size_t control, int n)
+{
+    struct iovec iov = {sent, size};
+    int error = 0;
+
+    while (n-- > 0 && error == 0)
+        error = there(from, to, &iov, 1, room, control);
+    return error;
+}
+
 int loop_address(int from, int to, size_t size, size_t room, char *name, int name_size, int n)
 {
     struct iovec iov = {sent, size};
@@ -126,7 +136,7 @@ int loop_scatter(int from, int to, size_t head, size_t size, size_t room, int n)
     return error;
 }
 
-int loop_vectors(int from, int to, size_t count, size_t size, int n)
+int loop_vectors(int from, int to, size_t count, size_t size, size_t into, int n)
 {
     static char data[ROOM];
     struct iovec out[VECTORS];
@@ -134,10 +144,10 @@ int loop_vectors(int from, int to, size_t count, size_t size, int n)
     int error = 0;
 
     fill(out, sent, count, size);
-    fill(in, data, count, size);
+    fill(in, data, into, count * size / into);
     while (n-- > 0 && error == 0) {
         error = send_one(from, out, count, NULL, 0);
-        if (error == 0 && receive_one(to, in, count, 0) != (ssize_t)(count * size))
+        if (error == 0 && receive_one(to, in, into, 0) != (ssize_t)(count * size))
             error = -EIO;
     }
     return error;
@@ -212,7 +222,7 @@ int loop_descriptor(int a, int b, int fd, int n)
     return error;
 }
 
-int send_from_sources(int from, size_t size, int first, int n, char *name, int name_size)
+static int send_from_source(int from, size_t size, int source, char *name, int name_size)
 {
     union {
         struct cmsghdr align;
@@ -222,7 +232,6 @@ int send_from_sources(int from, size_t size, int first, int n, char *name, int n
     struct msghdr message = header(&iov, 1);
     struct in_pktinfo info;
     struct cmsghdr *only;
-    int i;
 
     memset(&control, 0, sizeof control);
     memset(&info, 0, sizeof info);
@@ -234,11 +243,19 @@ int send_from_sources(int from, size_t size, int first, int n, char *name, int n
     only->cmsg_level = IPPROTO_IP;
     only->cmsg_type = IP_PKTINFO;
     only->cmsg_len = CMSG_LEN(sizeof info);
-    for (i = first; i < first + n; i++) {
-        info.ipi_spec_dst.s_addr = htonl(0x7f010000u + (unsigned)(i % SOURCES));
-        memcpy(CMSG_DATA(only), &info, sizeof info);
-        if (sendmsg(from, &message, 0) < 0)
-            return -errno;
+    info.ipi_spec_dst.s_addr = htonl(0x7f010000u + (unsigned)source);
+    memcpy(CMSG_DATA(only), &info, sizeof info);
+    return sendmsg(from, &message, 0) < 0 ? -errno : 0;
+}
+
+int loop_sources(int from, int to, size_t size, size_t room, char *name, int name_size, int n)
+{
+    int error = 0;
+
+    while (n-- > 0 && error == 0) {
+        error = send_from_source(from, size, n % SOURCES, name, name_size);
+        if (error == 0 && receive_plain(to, room, 0) < 0)
+            error = -EIO;
     }
-    return 0;
+    return error;
 }

@@ -13,7 +13,7 @@ from time import perf_counter_ns
 from typing import Any, Dict, List
 
 import cloops
-from cases import CASES, PLAIN, Case
+from cases import BESIDE, CASES, PLAIN, Case
 
 ROUND_NS = 3_000_000  # about what one run of one loop takes
 
@@ -21,15 +21,12 @@ ROUND_NS = 3_000_000  # about what one run of one loop takes
 def turns(case: Case) -> int:
     """How many turns of the loop make a run of `ROUND_NS`."""
     n = 1
-    while True:
-        took = timed(case, "stdlib", n)
-        if took >= ROUND_NS or n >= case.most:
-            return min(n, case.most)
-        n = min(case.most, n * 2)
+    while timed(case, "stdlib", n) < ROUND_NS:
+        n *= 2
+    return n
 
 
 def timed(case: Case, name: str, n: int) -> int:
-    case.before(n)
     start = perf_counter_ns()
     case.loops[name](n)
     return perf_counter_ns() - start
@@ -38,8 +35,6 @@ def timed(case: Case, name: str, n: int) -> int:
 def measure(case: Case, rounds: int, smoke: bool) -> Dict[str, float]:
     """Nanoseconds a message for each implementation: the least of the rounds, the order turning with them."""
     n = 1 if smoke else turns(case)
-    if case.most < 1000:
-        rounds *= 10  # short runs, more of them
     names = list(case.loops)
     least = dict.fromkeys(names, math.inf)
     for turn in range(1 if smoke else rounds):
@@ -62,7 +57,7 @@ def run(names: List[str], rounds: int, smoke: bool) -> Dict[str, Dict[str, float
     print(f"{platform.python_implementation()} {platform.python_version()}, Linux {platform.release()}; ns a message")
     print(f"{'case':14}{'stdlib':>9}{'lowsock':>9}{'C':>9}{'/stdlib':>9}{'/C':>9}")
     results = {}
-    for make in CASES:
+    for make in CASES + BESIDE:
         if not names or make.__name__ in names:
             results[make.__name__] = measure(make(ffi, lib), rounds, smoke)
             print(row(make.__name__, results[make.__name__]), flush=True)
@@ -70,8 +65,11 @@ def run(names: List[str], rounds: int, smoke: bool) -> Dict[str, Dict[str, float
 
 
 def summary(results: Dict[str, Dict[str, float]]) -> Dict[str, Any]:
-    ratios = {name: least["lowsock"] / least["stdlib"] for name, least in results.items()}
+    named = {make.__name__ for make in CASES}
+    ratios = {name: least["lowsock"] / least["stdlib"] for name, least in results.items() if name in named}
     plain = [least["lowsock"] / least["C"] for name, least in results.items() if name in PLAIN]
+    if not ratios:
+        return {}
     return {
         "geometric mean of lowsock / stdlib": round(mean(list(ratios.values())), 3),
         "greatest lowsock / stdlib": round(max(ratios.values()), 3),

@@ -42,20 +42,22 @@ def _remember(cache: Dict[Any, Any], key: Any, value: Any) -> Any:
 def decode(reply: Reply, source: int) -> Address:
     """The address of a reply; ``source`` is what its info says of it."""
     if source >= 0:
-        return _inet.get(source) or _decode_new(reply, source)
+        address = _inet.get(source)
+        if address is None:
+            address = _string(reply.host).decode(), source & _UINT16
+            if next(_turns) & _SELDOM == 0:
+                _keep(reply, source, address)
+        return address
     if source == -1:
         return None
     name = reply.name[: reply.struct.name_size]
     return _inet6.get(name) or decode_name(name)
 
 
-def _decode_new(reply: Reply, source: int) -> Address:
-    address = _string(reply.host).decode(), source & _UINT16
-    if next(_turns) & _SELDOM == 0:
-        _remember(_inet, source, address)
-        reply.address = address
-        reply.struct.same = source
-    return address
+def _keep(reply: Reply, source: int, address: Address) -> None:
+    _remember(_inet, source, address)
+    reply.address = address
+    reply.struct.same = source
 
 
 def decode_name(name: bytes) -> Address:

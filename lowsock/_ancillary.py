@@ -83,11 +83,11 @@ def _message(i: int, item: Any) -> Tuple[int, int, bytes]:
     return checked_int(f"{name} level", level), checked_int(f"{name} type", kind), data
 
 
-def decode(reply: Reply, numbers: Sequence[int]) -> Ancillary:
-    """The control messages of a reply whose ``info`` has been unpacked into ``numbers``."""
-    control, ancdata, at = reply.control, [], _INFO
-    while at < len(numbers):
-        ancdata.append((numbers[at], numbers[at + 1], control[numbers[at + 2] : numbers[at + 3]]))
+def decode(reply: Reply, info: Sequence[int]) -> Ancillary:
+    """The control messages of a reply whose ``info`` has been unpacked."""
+    control, ancdata, at, end = reply.control, [], _INFO, len(info)
+    while at < end:
+        ancdata.append((info[at], info[at + 1], control[info[at + 2] : info[at + 3]]))
         at += _ROW
     return ancdata
 
@@ -113,7 +113,11 @@ def close_received(reply: Reply, ancdata: Optional[Ancillary]) -> None:
     """Closes what a call received and will not return: ``ancdata`` if it came to that, else what ``reply`` still holds."""
     if ancdata is None:
         lib.lowsock_close(reply.struct)
-        return
+    else:
+        close_ancdata(ancdata)
+
+
+def close_ancdata(ancdata: Ancillary) -> None:
     for fd in descriptors(ancdata):
         with contextlib.suppress(OSError):
             os.close(fd)

@@ -111,56 +111,63 @@ class Gathered:
 
 
 class Scattered:
-    """Writable buffers to receive into: ``bases`` and ``sizes``, one for each iovec.
+    """Writable buffers to receive into: ``bases`` and ``sizes``, one for each iovec, until `release`."""
 
-    `settle` puts what came where it belongs and lets go of the buffers. On PyPy, and for exporters that its cffi cannot
-    take a pointer of, the bases are memory of our own until then.
-    """
-
-    __slots__ = ("_exports", "_views", "bases", "sizes")
+    __slots__ = ("bases", "sizes")
 
     def __init__(self, buffers: Iterable[Any]) -> None:
-        self._exports: List[CData] = []
-        self._views: List[memoryview] = []
         items = listed("buffers", buffers)
+        self.bases: List[CData] = []
         try:
-            self.bases = [self._base(i, item) for i, item in enumerate(items)]
+            for i, item in enumerate(items):
+                writable(i, item).release()
+                self.bases.append(ffi.from_buffer("char[]", item, True))
         except BaseException:
-            self.settle(0)
+            self.release()
             raise
         self.sizes = list(map(len, self.bases))
 
-    def _base(self, i: int, item: Any) -> CData:
-        if PYPY:
-            return self._bounce(i, item)
-        try:
-            export = ffi.from_buffer("char[]", item, True)
-        except (TypeError, ValueError, BufferError):
-            _refuse(i, item)
-            raise
-        self._exports.append(export)
-        return export
-
-    def _bounce(self, i: int, item: Any) -> CData:
-        view = _refuse(i, item)
-        self._views.append(view)
-        return ffi.new("char[]", view.nbytes)
-
-    def settle(self, received: int) -> None:
-        """Copies the ``received`` bytes on, if they are in memory of our own, and releases every buffer."""
-        for view, base in zip(self._views, self.bases if self._views else []):
-            size = min(received, view.nbytes)
-            if size:
-                view.cast("B")[:size] = ffi.buffer(base, size)[:]
-            received -= size
-        while self._views:
-            self._views.pop().release()
-        while self._exports:
-            ffi.release(self._exports.pop())
+    def release(self) -> None:
+        while self.bases:
+            ffi.release(self.bases.pop())
 
 
-def _refuse(i: int, item: Any) -> memoryview:
-    """Raises what is wrong with a buffer to receive into; gives a view of one that is right."""
+class Bounced:
+    """Writable buffers that no system call may see: what was received elsewhere is copied into them by `settle`."""
+
+    __slots__ = ("_items", "_sizes", "size")
+
+    def __init__(self, buffers: Iterable[Any]) -> None:
+        self._items = listed("buffers", buffers)
+        self._sizes = [_writable_size(i, item) for i, item in enumerate(self._items)]
+        self.size = sum(self._sizes)
+
+    def settle(self, data: CData, received: int) -> None:
+        """Copies ``received`` bytes from ``data`` on. A buffer that has become shorter meanwhile takes what it can."""
+        at = 0
+        for i, item in enumerate(self._items):
+            size = min(received - at, self._sizes[i])
+            if size > 0:
+                _copy(data + at, size, writable(i, item))
+            at += size
+
+
+def _copy(data: CData, size: int, view: memoryview) -> None:
+    with view:
+        size = min(size, view.nbytes)
+        if size > COPIED or view.format != "B" or view.ndim != 1:
+            ffi.memmove(view, data, size)  # PyPy assigns a slice byte by byte
+        else:
+            view[:size] = ffi.buffer(data, size)[:]
+
+
+def _writable_size(i: int, item: Any) -> int:
+    with writable(i, item) as view:
+        return view.nbytes
+
+
+def writable(i: int, item: Any) -> memoryview:
+    """A view of a buffer to receive into; raises what is wrong with one that cannot be."""
     view = viewed(f"buffers[{i}]", item)
     if view.readonly:
         view.release()

@@ -22,7 +22,7 @@ from lowsock._ancillary import (
     encode,
     refuse_without_data,
 )
-from lowsock._buffers import PYPY, Gathered, Scattered, joined
+from lowsock._buffers import PYPY, Bounced, Gathered, Scattered, joined
 from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, SAME, Socket, checked_int, persist, target
 from lowsock._ffi import ffi, lib
 from lowsock._reply import CONTROL, DATA, FREE, Reply, give, spare, take
@@ -43,6 +43,7 @@ _Socket = socket.socket
 _plain_recv = lib.lowsock_recv
 _plain_send = lib.lowsock_send
 _sendto = lib.lowsock_sendto
+_send_one = lib.lowsock_send_one
 _recvmsg = lib.lowsock_recvmsg
 _recv_into = lib.lowsock_recv_into
 _decode_address = _address.decode
@@ -74,27 +75,60 @@ def sendmsg(
     `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX`` stream,
     which Linux would lose, are a `ValueError`. See sendmsg(2), cmsg(3).
     """
-    if ancdata is not _NO_ANCDATA or flags != 0 or type(sock) is not _Socket or sock.gettimeout():
+    if type(sock) is not _Socket:
         return transmit(sock, buffers, NO_CONTROL if ancdata is _NO_ANCDATA else encode(ancdata), flags, address)
+    if sock.gettimeout():
+        flags = checked_int("flags", flags) | MSG_DONTWAIT
     if type(buffers) is list and len(buffers) == 1 and type(buffers[0]) is bytes:
         data = buffers[0]
     else:
         data = joined(buffers)
         if data is None:
-            return _send_exported(sock, buffers, address)
-    fd = sock.fileno()
-    if address is None:
-        sent = _plain_send(fd, data, len(data))
+            return _send_exported(sock, buffers, ancdata, flags, address)
+    if ancdata is not _NO_ANCDATA:
+        return _send_control(sock, data, ancdata, flags, address)
+    if address is None and flags == 0:
+        sent = _plain_send(sock.fileno(), data, len(data))
     else:
-        name = _encode_address(sock, fd, address)
-        sent = _sendto(fd, data, len(data), name, len(name), 0)
-    return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, address, sent)
+        sent = _send_to(sock, data, flags, address)
+    return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, flags, address, sent)
 
 
-def _send_exported(sock: Any, buffers: Any, address: Address) -> int:
-    """A send on a blocking socket object of what is too large to be joined."""
+def _send_to(sock: Any, data: bytes, flags: int, address: Address) -> int:
+    """A first attempt with an address or flags; the count or -errno."""
+    fd = sock.fileno()
+    name = b"" if address is None else _encode_address(sock, fd, address)
+    try:
+        return _sendto(fd, data, len(data), name, len(name), flags)
+    except (TypeError, OverflowError):
+        checked_int("flags", flags)
+        raise
+
+
+def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
+    """A send on a socket object; one control message, the commonest case, goes straight to C."""
     sent = -errno.EINTR
-    if not PYPY and type(buffers) is list and address is None:
+    if data and type(ancdata) is list and len(ancdata) == 1 and isinstance(ancdata[0], tuple) and len(ancdata[0]) == 3:
+        level, kind, payload = ancdata[0]
+        if type(payload) is bytes:
+            fd = sock.fileno()
+            name = b"" if address is None else _encode_address(sock, fd, address)
+            try:
+                sent = _send_one(fd, data, len(data), level, kind, payload, len(payload), name, len(name), flags)
+            except (TypeError, OverflowError):
+                encode(ancdata)  # raises the error that names what is wrong, if it is that
+                checked_int("flags", flags)
+                raise
+    return sent if sent >= 0 else transmit(sock, [data], encode(ancdata), flags, address, sent)
+
+
+def _send_exported(
+    sock: Any, buffers: Any, ancdata: Iterable[ControlMessage], flags: int, address: Address
+) -> int:
+    """A send on a socket object of what is too large to be joined."""
+    sent = -errno.EINTR
+    control = NO_CONTROL if ancdata is _NO_ANCDATA else encode(ancdata)
+    if not PYPY and type(buffers) is list and address is None and control is NO_CONTROL and flags == 0:
         exports: List[Any] = []  # they end with this frame, which a traceback may keep alive
         try:
             exports += map(_from_buffer, buffers)
@@ -103,7 +137,7 @@ def _send_exported(sock: Any, buffers: Any, address: Address) -> int:
             exports.clear()
             Gathered(buffers).release()  # raises the error that names the buffer, if there is one
             raise
-    return sent if sent >= 0 else transmit(sock, buffers, NO_CONTROL, 0, address, sent)
+    return sent if sent >= 0 else transmit(sock, buffers, control, flags, address, sent)
 
 
 def transmit(
@@ -181,8 +215,10 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     (`socket.timeout` before 3.10), `BlockingIOError`; `TypeError`, `ValueError` or `OverflowError` naming a bad
     argument. See recvmsg(2), cmsg(3).
     """
-    if flags != 0 or type(sock) is not _Socket or sock.gettimeout():
+    if type(sock) is not _Socket:
         return _receive(sock, bufsize, ancbufsize, flags)
+    if sock.gettimeout():
+        flags = checked_int("flags", flags) | MSG_DONTWAIT
     try:
         entry = _free.pop()
     except IndexError as error:
@@ -190,7 +226,10 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     struct, view, reply = entry
     ancdata: Optional[Ancillary] = None
     try:
-        answer = _plain_recv(struct, sock.fileno(), bufsize, ancbufsize)
+        if ancbufsize == 0 and flags == 0:
+            answer = _plain_recv(struct, sock.fileno(), bufsize)
+        else:
+            answer = _recvmsg(struct, sock.fileno(), bufsize, ancbufsize, flags)
         if answer >= 0:
             address = None
             if answer >= SAME:
@@ -199,20 +238,20 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
             _free.append(entry)
             return data, [], 0, address
         if answer > MORE:
-            return _receive(sock, bufsize, ancbufsize, 0, answer)
-        numbers = _unpack(reply.info, MORE - answer)
-        size, msg_flags, source, descriptors = numbers[:_INFO]
-        data = view[:size]
-        address = _decode_address(reply, source)
-        ancdata = decode(reply, numbers)
-        if descriptors:
-            struct.fd_count = 0  # they are in ancdata now
+            return _receive(sock, bufsize, ancbufsize, flags, answer)
+        info = _unpack(reply.info, MORE - answer)
+        data = view[: info[0]]
+        address = None if info[2] == -1 else _decode_address(reply, info[2])
+        ancdata = decode(reply, info) if len(info) > _INFO else []
+        if info[3]:
+            struct.fd_count = 0  # the descriptors are in ancdata now
         _free.append(entry)
-        return data, ancdata, msg_flags, address
+        return data, ancdata, info[1], address
     except BaseException:
         close_received(reply, ancdata)
         checked_int("bufsize", bufsize, least=0, most=INT_MAX)
         checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
+        checked_int("flags", flags)
         raise
 
 
@@ -250,10 +289,8 @@ def _details(reply: Reply, answer: int) -> Tuple[int, Ancillary, int, Address]:
         return answer - SAME, [], 0, reply.address
     if answer >= 0:
         return answer, [], 0, None
-    numbers = _unpack(reply.info, MORE - answer)
-    size, msg_flags, source, _ = numbers[:_INFO]
-    address = _decode_address(reply, source)
-    return size, decode(reply, numbers), msg_flags, address
+    info = _unpack(reply.info, MORE - answer)
+    return info[0], decode(reply, info), info[1], _decode_address(reply, info[2])
 
 
 def recvmsg_into(
@@ -267,7 +304,9 @@ def recvmsg_into(
 
     Raises what `recvmsg` raises, and `TypeError` or `BufferError` for a buffer that cannot be written to. See recvmsg(2).
     """
-    if PYPY or ancbufsize != 0 or flags != 0 or type(buffers) is not list or type(sock) is not _Socket:
+    if PYPY:
+        return _receive_bounced(sock, buffers, ancbufsize, flags)
+    if ancbufsize != 0 or flags != 0 or type(buffers) is not list or type(sock) is not _Socket:
         return _receive_scattered(sock, buffers, ancbufsize, flags)
     if sock.gettimeout():
         return _receive_scattered(sock, buffers, ancbufsize, flags)
@@ -307,22 +346,21 @@ def _recv_into_of(struct: Any, exports: List[Any], sizes: List[int], fd: int) ->
 
 
 def _receive_scattered(
-    sock: Socket, buffers: Any, ancbufsize: int, flags: int
+    sock: Socket, buffers: Iterable[Buffer], ancbufsize: int, flags: int
 ) -> Tuple[int, Ancillary, int, Address]:
+    """Any receive into buffers, on CPython."""
     ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
     flags = checked_int("flags", flags)
-    fd, timeout = target(sock)
-    if timeout:
+    if target(sock)[1]:
         flags |= MSG_DONTWAIT
     scattered = Scattered(buffers)
-    ancdata: Optional[Ancillary] = None
     reply = take(0, ancbufsize)
     answer = -errno.EINTR
+    ancdata: Optional[Ancillary] = None
     try:
         attempt = partial(_scatter_of, reply.struct, scattered, ancbufsize, flags)
         answer = persist(sock, flags, POLLIN, attempt, answer)
         size, ancdata, msg_flags, address = _details(reply, answer)
-        scattered.settle(size)
         give(reply)
         return size, ancdata, msg_flags, address
     except BaseException:
@@ -331,12 +369,41 @@ def _receive_scattered(
             give(reply)  # nothing came
         raise
     finally:
-        scattered.settle(0)
+        scattered.release()
 
 
 def _scatter_of(struct: Any, scattered: Scattered, ancbufsize: int, flags: int, fd: int) -> int:
     bases = scattered.bases
     return lib.lowsock_recvmsg_into(struct, fd, bases, scattered.sizes, len(bases), ancbufsize, flags)
+
+
+def _receive_bounced(
+    sock: Socket, buffers: Iterable[Buffer], ancbufsize: int, flags: int
+) -> Tuple[int, Ancillary, int, Address]:
+    """Any receive into buffers, on PyPy: received as bytes and copied."""
+    ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
+    flags = checked_int("flags", flags)
+    fd, timeout = target(sock)
+    if timeout:
+        flags |= MSG_DONTWAIT
+    bounced = Bounced(buffers)
+    reply = take(bounced.size, ancbufsize)
+    answer = -errno.EINTR
+    ancdata: Optional[Ancillary] = None
+    try:
+        answer = _recvmsg(reply.struct, fd, bounced.size, ancbufsize, flags)
+        if MORE < answer < 0:
+            attempt = partial(_receive_of, reply.struct, bounced.size, ancbufsize, flags)
+            answer = persist(sock, flags, POLLIN, attempt, answer)
+        size, ancdata, msg_flags, address = _details(reply, answer)
+        bounced.settle(reply.struct.data, size)
+        give(reply)
+        return size, ancdata, msg_flags, address
+    except BaseException:
+        close_received(reply, ancdata)
+        if MORE < answer < 0:
+            give(reply)  # nothing came
+        raise
 
 
 def recv1msg(

@@ -221,15 +221,15 @@ static int fits(const struct lowsock_reply *reply, long long size, long long con
     return size >= 0 && size <= reply->data_size && control_size >= 0 && control_size <= reply->control_size;
 }
 
-int lowsock_recv(struct lowsock_reply *reply, int fd, long long size, long long control_size)
+int lowsock_recv(struct lowsock_reply *reply, int fd, long long size)
 {
     struct iovec iov;
 
-    if (!fits(reply, size, control_size))
+    if (!fits(reply, size, 0))
         return -ENOBUFS;
     iov.iov_base = reply->data;
     iov.iov_len = (size_t)size;
-    return receive(reply, fd, &iov, 1, size, control_size, 0);
+    return receive(reply, fd, &iov, 1, size, 0, 0);
 }
 
 int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long long control_size, int flags)
@@ -427,11 +427,22 @@ long long lowsock_send_gathered(int fd, char **bases, size_t *sizes, size_t coun
     return lowsock_sendmsg_from(fd, bases, sizes, count, NULL, NULL, 0, NULL, 0, 0);
 }
 
+long long lowsock_send_one(int fd, char *data, size_t size, int level, int type, char *payload, int length,
+                           char *name, int name_size, int flags)
+{
+    int table[3];
+
+    table[0] = level;
+    table[1] = type;
+    table[2] = length;
+    return lowsock_sendmsg(fd, data, size, payload, table, 1, name, name_size, flags);
+}
+
 int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count)
 {
-    int table[3] = {SOL_SOCKET, SCM_RIGHTS, (int)(count * sizeof *fds)};
+    int length = (int)(count * sizeof *fds);
 
-    return (int)lowsock_sendmsg(fd, data, size, (char *)fds, table, 1, NULL, 0, 0);
+    return (int)lowsock_send_one(fd, data, size, SOL_SOCKET, SCM_RIGHTS, (char *)fds, length, NULL, 0, 0);
 }
 
 /* ---- small things ---- */

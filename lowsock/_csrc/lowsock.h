@@ -27,8 +27,8 @@ struct lowsock_reply {
     long long same;  /* an IPv4 source whose address tuple Python has at hand; -1: none */
 };
 
-/* The plain receives: no flags, and into many buffers no room for control messages. */
-int lowsock_recv(struct lowsock_reply *reply, int fd, long long size, long long control_size);
+/* The plain receives: no room for control messages, no flags. */
+int lowsock_recv(struct lowsock_reply *reply, int fd, long long size);
 int lowsock_recv_into(struct lowsock_reply *reply, int fd, char **bases, size_t *sizes, size_t count);
 int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long long control_size, int flags);
 /* Always tells all in info. Keeps the first `most` of the descriptors that came by SCM_RIGHTS and closes all others (MSG_CTRUNC says so). */
@@ -46,6 +46,9 @@ int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count);
 int lowsock_send(int fd, char *data, int size);
 long long lowsock_send_gathered(int fd, char **bases, size_t *sizes, size_t count);
 long long lowsock_sendto(int fd, char *data, size_t size, char *name, int name_size, int flags);
+/* One buffer and one control message. */
+long long lowsock_send_one(int fd, char *data, size_t size, int level, int type, char *payload, int length,
+                           char *name, int name_size, int flags);
 /* `table` holds level, type and length of each of `rows` control messages, whose payloads stand in a row in `payload`. */
 long long lowsock_sendmsg(int fd, char *data, size_t size, char *payload, int *table, size_t rows,
                           char *name, int name_size, int flags);
