@@ -7,7 +7,7 @@ import socket
 from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 from lowsock._buffers import as_bytes
-from lowsock._calling import Socket, checked_int, fail
+from lowsock._calling import Socket, checked_field, fail, raised_here
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
 from lowsock._layouts import LAYOUTS
@@ -97,8 +97,10 @@ def _decode_netlink(name: bytes) -> Tuple[int, int]:
 
 
 def _decode_packet(name: bytes) -> Tuple[str, int, int, int, bytes]:
-    _, protocol, ifindex, hatype, pkttype, halen, address = LAYOUTS["sockaddr_ll"].unpack(name)
-    return _interface(ifindex), int.from_bytes(protocol, "big"), pkttype, hatype, address[:halen]
+    layout = LAYOUTS["sockaddr_ll"]
+    _, protocol, ifindex, hatype, pkttype, halen, _ = layout.unpack(name)
+    hardware = name[layout.offsets["sll_addr"] :][:halen]  # longer than its field for InfiniBand
+    return _interface(ifindex), int.from_bytes(protocol, "big"), pkttype, hatype, hardware
 
 
 def _interface(ifindex: int) -> str:
@@ -122,17 +124,19 @@ def encode_for(sock: Socket, fd: int, address: Address) -> bytes:
     """The ``struct sockaddr`` of an address for this socket; that of a numeric host is kept for the next time."""
     family = _family_of(sock) if type(sock) is _Socket else lib.lowsock_family(fd)
     if type(address) is tuple:
+        kept = None
         try:
             kept = _encoded.get(address)
-        except TypeError:
-            encode(family, address)  # names what cannot be hashed
-            raise
+        except TypeError as error:  # a bytearray as host cannot be hashed
+            if not raised_here(error):
+                raise
         if kept is not None and kept[0] == family and type(address[1]) is int:  # 80.0 and True are equal to ports
-            return kept[1]
+            if len(address) == 2 or all(type(number) is int for number in address[2:]):
+                return kept[1]
     if family < 0:
         fail(family)
     name = encode(family, address)
-    if family in (socket.AF_INET, socket.AF_INET6) and _is_numeric(family, address[0]):
+    if family in (socket.AF_INET, socket.AF_INET6) and isinstance(address[0], str) and _is_numeric(family, address[0]):
         _remember(_encoded, address, (family, name))
     return name
 
@@ -164,7 +168,7 @@ def _checked_tuple(address: Address, shape: str, least: int, most: int) -> Tuple
 
 
 def _port(value: Any) -> bytes:
-    return checked_int("address port", value, least=0, most=_UINT16).to_bytes(2, "big")
+    return checked_field("address port", value, _UINT16).to_bytes(2, "big")
 
 
 def _encode_inet(address: Address) -> bytes:
@@ -179,10 +183,10 @@ def _encode_inet6(address: Address) -> bytes:
     shape = "(host, port[, flowinfo[, scope_id]]) for AF_INET6"
     host, port, *rest = _checked_tuple(address, shape, 2, 4)
     number = _port(port)
-    flow = checked_int("address flowinfo", rest[0] if rest else 0, least=0, most=2**20 - 1).to_bytes(4, "big")
+    flow = checked_field("address flowinfo", rest[0] if rest else 0, 2**20 - 1).to_bytes(4, "big")
     numeric, scope = _resolve(socket.AF_INET6, "::" if host == "" else host)
     if rest[1:]:
-        scope = checked_int("address scope_id", rest[1], least=0, most=_UINT32)
+        scope = checked_field("address scope_id", rest[1], _UINT32)
     packed = socket.inet_pton(socket.AF_INET6, numeric)
     return LAYOUTS["sockaddr_in6"].pack(socket.AF_INET6, number, flow, packed, scope)
 
@@ -226,9 +230,9 @@ def _encode_packet(address: Address) -> bytes:
     hardware = as_bytes("address addr", hardware)
     if len(hardware) > LAYOUTS["sockaddr_ll"].sizes["sll_addr"]:
         raise ValueError(f"address addr is too long for a hardware address: {len(hardware)} bytes")
-    number = checked_int("address proto", protocol, least=0, most=_UINT16).to_bytes(2, "big")
-    hatype = checked_int("address hatype", hatype, least=0, most=_UINT16)
-    pkttype = checked_int("address pkttype", pkttype, least=0, most=255)
+    number = checked_field("address proto", protocol, _UINT16).to_bytes(2, "big")
+    hatype = checked_field("address hatype", hatype, _UINT16)
+    pkttype = checked_field("address pkttype", pkttype, 255)
     ifindex = lib.lowsock_interface_index(os.fsencode(name)) if name else 0
     if ifindex < 0:
         fail(ifindex)
@@ -242,7 +246,7 @@ def _encode_vsock(address: Address) -> bytes:
 
 
 def _uint32(name: str, value: Any) -> int:
-    return checked_int(f"address {name}", value, least=0, most=_UINT32)
+    return checked_field(f"address {name}", value, _UINT32)
 
 
 def _encode_other(address: Address) -> bytes:
@@ -251,7 +255,7 @@ def _encode_other(address: Address) -> bytes:
     data = as_bytes("address data", data)
     if layout.offsets["sa_data"] + len(data) > lib.LOWSOCK_NAME:
         raise ValueError(f"address data is too long: {len(data)} bytes")
-    family = checked_int("address family", family, least=0, most=2 ** (8 * layout.sizes["sa_family"]) - 1)
+    family = checked_field("address family", family, 2 ** (8 * layout.sizes["sa_family"]) - 1)
     return layout.pack(family, b"")[: layout.offsets["sa_data"]] + data
 
 

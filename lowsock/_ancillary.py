@@ -8,7 +8,7 @@ from array import array
 from typing import Any, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from lowsock._buffers import as_bytes
-from lowsock._calling import INT_MAX, checked_int
+from lowsock._calling import INT_MAX, checked_int, raised_here
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
 from lowsock._reply import Reply
@@ -27,7 +27,7 @@ def CMSG_LEN(length: int) -> int:  # noqa: N802 - the macro's name
 
     Raises `OverflowError` where the kernel's types cannot hold it, as `socket.CMSG_LEN` does. See cmsg(3).
     """
-    return lib.lowsock_cmsg_len(_payload(length, "CMSG_LEN"))
+    return lib.lowsock_cmsg_len(_payload("CMSG_LEN", length, INT_MAX - lib.lowsock_cmsg_len(0)))
 
 
 def CMSG_SPACE(length: int) -> int:  # noqa: N802
@@ -35,17 +35,14 @@ def CMSG_SPACE(length: int) -> int:  # noqa: N802
 
     Raises `OverflowError` where the kernel's types cannot hold it, as `socket.CMSG_SPACE` does. See cmsg(3).
     """
-    return lib.lowsock_cmsg_space(_payload(length, "CMSG_SPACE"))
+    return lib.lowsock_cmsg_space(_payload("CMSG_SPACE", length, INT_MAX - lib.lowsock_cmsg_space(1)))
 
 
-def _payload(length: int, macro: str) -> int:
+def _payload(macro: str, length: int, most: int) -> int:
     try:
-        number = checked_int("length", length)
+        return checked_int("length", length, least=0, most=most)
     except (OverflowError, ValueError):
-        number = -1
-    if not 0 <= number <= INT_MAX - 2 * _HEADER:
-        raise OverflowError(f"{macro}() argument out of range: {length}")
-    return number
+        raise OverflowError(f"{macro}() argument out of range: {length}") from None
 
 
 class Control(NamedTuple):
@@ -60,23 +57,24 @@ class Control(NamedTuple):
 NO_CONTROL = Control(b"", [], 0, False)
 
 
-def encode(ancdata: Iterable[Any]) -> Control:
+def encode(ancdata: Iterable[Any], name: str = "ancdata") -> Control:
     """Checks and copies the caller's three-tuples; the error names the one that is wrong."""
     try:
         iterator = iter(ancdata)
-    except TypeError:
-        raise TypeError(f"ancdata must be an iterable of (level, type, data), not {type(ancdata).__name__}") from None
-    messages = [_message(i, item) for i, item in enumerate(iterator)]
+    except TypeError as error:
+        if not raised_here(error):
+            raise
+        raise TypeError(f"{name} must be an iterable of (level, type, data), not {type(ancdata).__name__}") from None
+    messages = [_message(f"{name}[{i}]", item) for i, item in enumerate(iterator)]
     table = [number for level, kind, data in messages for number in (level, kind, len(data))]
     descriptors = any(level == SOL_SOCKET and kind == SCM_RIGHTS and data for level, kind, data in messages)
     return Control(b"".join([data for _, _, data in messages]), table, len(messages), descriptors)
 
 
-def _message(i: int, item: Any) -> Tuple[int, int, bytes]:
+def _message(name: str, item: Any) -> Tuple[int, int, bytes]:
     if isinstance(item, (str, bytes)) or not isinstance(item, Sequence) or len(item) != 3:
-        raise TypeError(f"ancdata[{i}] must be a three-tuple (level, type, data), not {item!r:.60}")
+        raise TypeError(f"{name} must be a three-tuple (level, type, data), not {item!r:.60}")
     level, kind, data = item
-    name = f"ancdata[{i}]"
     data = as_bytes(f"{name} data", data)
     if len(data) > INT_MAX - 2 * _HEADER:
         raise OverflowError(f"{name} data is too long: {len(data)} bytes")
@@ -123,9 +121,9 @@ def close_ancdata(ancdata: Ancillary) -> None:
             os.close(fd)
 
 
-def refuse_without_data(fd: int, name: str) -> None:
+def refuse_without_data(fd: int) -> None:
     """Linux loses descriptors that go through a stream without a byte of data, and says nothing."""
     if lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_TYPE"]) != socket.SOCK_STREAM:
         return
     if lib.lowsock_family(fd) == socket.AF_UNIX:
-        raise ValueError(f"{name} must hold at least one byte: a stream socket loses descriptors that come without data")
+        raise ValueError("buffers (or data) must hold at least one byte: a stream socket loses descriptors that come without data")

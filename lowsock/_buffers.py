@@ -8,12 +8,16 @@ call. PyPy has no such lock: there a system call sees ``bytes``, which cannot ch
 import sys
 from typing import Any, Iterable, List, Optional
 
+from lowsock._calling import raised_here
+from lowsock._constants import CONSTANTS
 from lowsock._ffi import CData, ffi
 
 PYPY = sys.implementation.name == "pypy"
 JOINED = 16 * 1024  # up to so many bytes, one copy is cheaper than a header entry for each buffer
 MANY, SMALL = 64, 4096  # so many buffers, whose first and last have so many bytes, are joined unseen
 COPIED = 1024  # up to so many, copying a buffer is cheaper than holding its export
+
+_IOV_MAX = CONSTANTS.get("UIO_MAXIOV", 1024)  # more than that is EMSGSIZE, joined or not
 
 _NOT_SEQUENCES = (bytes, bytearray, memoryview, str)
 
@@ -24,7 +28,9 @@ def listed(name: str, buffers: Iterable[Any]) -> List[Any]:
         raise TypeError(f"{name} must be an iterable of bytes-like objects, not {type(buffers).__name__}")
     try:
         iterator = iter(buffers)
-    except TypeError:
+    except TypeError as error:
+        if not raised_here(error):
+            raise
         raise TypeError(f"{name} must be an iterable of bytes-like objects, not {type(buffers).__name__}") from None
     return list(iterator)
 
@@ -33,7 +39,9 @@ def viewed(name: str, buffer: Any) -> memoryview:
     """A view of a C-contiguous buffer of any format. PyPy's cffi takes a strided one and sees a copy, so we look."""
     try:
         view = memoryview(buffer)
-    except TypeError:
+    except TypeError as error:
+        if not raised_here(error):
+            raise
         raise TypeError(f"{name} must be a bytes-like object, not {type(buffer).__name__}") from None
     if not view.c_contiguous:
         view.release()
@@ -56,13 +64,15 @@ def joined(buffers: Any) -> Optional[bytes]:
     """
     if (type(buffers) is not list and type(buffers) is not tuple) or not 0 < len(buffers) <= MANY:
         return None
+    if PYPY and any(type(buffer) is not bytes for buffer in buffers):  # its join takes strided views
+        return None
     try:
         if len(buffers[0]) + len(buffers[-1]) <= SMALL:
             return b"".join(buffers)
-    except (TypeError, BufferError):
-        Gathered(buffers).release()  # raises the error that names the buffer, if there is one
-        raise
-    return None
+    except (TypeError, BufferError) as error:
+        if not raised_here(error):
+            raise
+    return None  # what has no length may be a buffer all the same; if not, Gathered names it
 
 
 class Gathered:
@@ -87,7 +97,7 @@ class Gathered:
         self.sizes = list(map(len, pieces))
         self.size = sum(self.sizes)
         self.data = pieces[0] if len(pieces) == 1 else b""
-        if len(pieces) > 1 and self.size <= JOINED:
+        if 1 < len(pieces) <= _IOV_MAX and self.size <= JOINED:
             self.data = b"".join([piece if type(piece) is bytes else ffi.buffer(piece)[:] for piece in pieces])
         elif len(pieces) > 1:
             self.bases = [self._export(piece) if type(piece) is bytes else piece for piece in pieces]

@@ -48,7 +48,9 @@ def target(sock: Socket) -> Tuple[int, Optional[float]]:
         raise NotImplementedError(f"sendmsg and recvmsg are not allowed on instances of {type(sock)}: TLS has no messages")
     try:
         fileno = sock.fileno
-    except AttributeError:
+    except AttributeError as error:
+        if not raised_here(error):
+            raise
         raise TypeError(f"sock must be an int or have a fileno() method, not {type(sock).__name__}") from None
     gettimeout = getattr(sock, "gettimeout", None)
     return _checked(fileno()), gettimeout() if gettimeout is not None else None
@@ -62,11 +64,30 @@ def _checked(fd: Any) -> int:
     return fd
 
 
+def raised_here(error: BaseException) -> bool:
+    """Whether a builtin raised ``error`` in the frame that caught it, and not some Python code below it.
+
+    A signal handler runs between any two steps, and what it raises must not be taken for the step's own error.
+    """
+    traceback = error.__traceback__
+    return traceback is None or traceback.tb_next is None
+
+
+def checked_field(name: str, value: Any, most: int, least: int = 0) -> int:
+    """As `checked_int`, for a field of an address: whatever does not fit is an `OverflowError`."""
+    try:
+        return checked_int(name, value, least, most)
+    except ValueError as error:
+        raise OverflowError(str(error)) from None
+
+
 def checked_int(name: str, value: Any, least: int = -INT_MAX - 1, most: int = INT_MAX) -> int:
     """``value`` as an int between ``least`` and ``most``; the error names the argument."""
     try:
         number = index(value)
-    except TypeError:
+    except TypeError as error:
+        if not raised_here(error):
+            raise
         raise TypeError(f"{name} must be an int, not {type(value).__name__}") from None
     if number < 0 <= least:
         raise ValueError(f"{name} must not be negative: {number}")
@@ -106,8 +127,9 @@ class _Waiting:
     """Waits for one descriptor against one deadline.
 
     poll(2) is level-triggered: it returns at once for as long as an error queue is not empty, or a full datagram peer
-    seems writable. If the call still says EAGAIN after poll said otherwise, only the next edge (epoll(7), EPOLLET) can
-    be news. Not every such state announces its end by an edge, so the wait is cut into growing pauses.
+    seems writable. If the call still says EAGAIN after poll said otherwise, a receive waits for the next edge (epoll(7),
+    EPOLLET), which is news. A refused send makes an edge of its own, so it is tried again after a growing pause, which
+    also bounds what is lost where no edge announces the end of such a state.
     """
 
     def __init__(self, timeout: float, events: int) -> None:
@@ -123,28 +145,47 @@ class _Waiting:
             raise socket.timeout("timed out")
         if fd < 0:
             return  # closed meanwhile: the call says EBADF
-        if self._misled:
-            self._wait_for_edge(fd, min(left, self._pause))
+        if not self._misled:
+            self._misled = self._poll(fd, min(left, _LONGEST_POLL))
+            return
+        if self._edges is None:
+            self._edges = _edges(fd, self._events)
+        else:
+            self._edges.poll(min(left, self._pause))
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        elif self._poll(fd, min(left, _LONGEST_POLL)):
-            self._misled = True
 
     def _poll(self, fd: int, left: float) -> bool:
         poll = select.poll()
         poll.register(fd, self._events)
         return bool(poll.poll(left * 1000))
 
-    def _wait_for_edge(self, fd: int, seconds: float) -> None:
-        if not hasattr(select, "epoll"):
-            time.sleep(seconds)
-            return
-        if self._edges is None:
-            self._edges = select.epoll()
-            self._edges.register(fd, self._events | select.EPOLLET)
-            self._edges.poll(0)  # the state that misled us
-            return
-        self._edges.poll(seconds)
-
     def close(self) -> None:
         if self._edges is not None:
             self._edges.close()
+
+
+class _Pauses:
+    """Stands in for an epoll object where an edge would tell nothing."""
+
+    def poll(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        pass
+
+
+def _edges(fd: int, events: int) -> Any:
+    """Something to wait for the next edge with; the state that misled us has been read off it."""
+    if events & select.POLLOUT or not hasattr(select, "epoll"):
+        return _Pauses()
+    try:
+        edges = select.epoll()
+    except OSError:  # no descriptor left
+        return _Pauses()
+    try:
+        edges.register(fd, events | select.EPOLLET)
+        edges.poll(0)
+    except BaseException:
+        edges.close()
+        raise
+    return edges

@@ -12,15 +12,16 @@ from typing import Any, Iterable, List, Optional, Tuple
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control
 from lowsock._buffers import joined
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, Socket, checked_int, persist, target
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, Socket, checked_int, persist, raised_here, target
 from lowsock._ffi import CData, ffi, lib
-from lowsock._message import POLLIN, Address, Buffer, transmit
+from lowsock._message import ZERO, POLLIN, Address, Buffer, transmit
 from lowsock._reply import DATA, FREE, give, spare, take
 
 _INT = array("i").itemsize
 _BESIDE = CMSG_SPACE(512)  # credentials, a pidfd, a security label: what options of the socket put before the descriptors
 _MOST = INT_MAX // _INT - _BESIDE
 _INFO = lib.LOWSOCK_INFO
+_INTS = {int}
 _FEW = 64  # descriptors: what the quick ways take
 _ROOM = CMSG_SPACE(_FEW * _INT) + _BESIDE
 
@@ -40,9 +41,9 @@ def send_fds(
     `ValueError` on a stream, which would lose them. See unix(7), sendmsg(2).
     """
     own = _listed(fds)
-    if own and type(buffers) is list and flags == 0 and address is None and type(sock) is _Socket:
+    if own and type(buffers) is list and flags is ZERO and address is None and type(sock) is _Socket:
         data = joined(buffers)
-        if data and not sock.gettimeout() and len(own) <= _FEW:
+        if data and not sock.gettimeout() and len(own) <= _FEW and set(map(type, own)) == _INTS:
             return _send_plain(sock, data, own)
     return transmit(sock, buffers, _control(own), flags, address)
 
@@ -67,7 +68,9 @@ def _listed(fds: Iterable[int]) -> List[int]:
         return fds.copy()
     try:
         iterator = iter(fds)
-    except TypeError:
+    except TypeError as error:
+        if not raised_here(error):
+            raise
         raise TypeError(f"fds must be an iterable of int, not {type(fds).__name__}") from None
     return list(iterator)
 
@@ -81,7 +84,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> Tuple[b
     """
     if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _FEW or bufsize > DATA:
         return _receive(sock, bufsize, maxfds, flags)
-    if flags != 0 or type(sock) is not _Socket or sock.gettimeout():
+    if flags is not ZERO or type(sock) is not _Socket or sock.gettimeout():
         return _receive(sock, bufsize, maxfds, flags)
     try:
         entry = _free.pop()
@@ -92,6 +95,8 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> Tuple[b
     try:
         answer = _recv_fds(struct, sock.fileno(), bufsize, _ROOM, maxfds, 0)
         if answer > MORE:
+            fds = []  # nothing came, and the reply is another's from here on
+            _free.append(entry)
             return _receive(sock, bufsize, maxfds, 0, answer)
         size, msg_flags, source, count = _unpack(reply.info, _INFO)
         data = view[:size]

@@ -22,8 +22,8 @@ from lowsock._ancillary import (
     encode,
     refuse_without_data,
 )
-from lowsock._buffers import PYPY, Bounced, Gathered, Scattered, joined
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, SAME, Socket, checked_int, persist, target
+from lowsock._buffers import PYPY, Bounced, Gathered, Scattered, joined, viewed
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, SAME, Socket, checked_int, persist, raised_here, target
 from lowsock._ffi import ffi, lib
 from lowsock._reply import CONTROL, DATA, FREE, Reply, give, spare, take
 
@@ -33,9 +33,11 @@ ControlMessage = Tuple[int, int, Any]  # (level, type, data)
 Received = Tuple[bytes, Ancillary, int, Address]
 
 _NO_ANCDATA: Tuple[ControlMessage, ...] = ()
+ZERO = 0  # an argument that is the very int 0 needs no check; 0.0 and None are not
 _CMSG_SIZE = 4096
 _CMSG_SPACE = CMSG_SPACE(_CMSG_SIZE)
 _INFO = lib.LOWSOCK_INFO
+_SIZE = SAME - 1
 POLLIN, _POLLOUT = select.POLLIN | select.POLLPRI, select.POLLOUT
 
 # bound early: each is looked up after a system call
@@ -87,7 +89,7 @@ def sendmsg(
             return _send_exported(sock, buffers, ancdata, flags, address)
     if ancdata is not _NO_ANCDATA:
         return _send_control(sock, data, ancdata, flags, address)
-    if address is None and flags == 0:
+    if address is None and flags is ZERO:
         sent = _plain_send(sock.fileno(), data, len(data))
     else:
         sent = _send_to(sock, data, flags, address)
@@ -96,28 +98,26 @@ def sendmsg(
 
 def _send_to(sock: Any, data: bytes, flags: int, address: Address) -> int:
     """A first attempt with an address or flags; the count or -errno."""
+    if flags is not ZERO:
+        flags = checked_int("flags", flags)
     fd = sock.fileno()
     name = b"" if address is None else _encode_address(sock, fd, address)
-    try:
-        return _sendto(fd, data, len(data), name, len(name), flags)
-    except (TypeError, OverflowError):
-        checked_int("flags", flags)
-        raise
+    return _sendto(fd, data, len(data), name, len(name), flags)
 
 
 def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
     """A send on a socket object; one control message, the commonest case, goes straight to C."""
+    flags = checked_int("flags", flags)
     sent = -errno.EINTR
     if data and type(ancdata) is list and len(ancdata) == 1 and isinstance(ancdata[0], tuple) and len(ancdata[0]) == 3:
         level, kind, payload = ancdata[0]
-        if type(payload) is bytes:
+        if type(payload) is bytes and type(level) is int and type(kind) is int:
             fd = sock.fileno()
             name = b"" if address is None else _encode_address(sock, fd, address)
             try:
                 sent = _send_one(fd, data, len(data), level, kind, payload, len(payload), name, len(name), flags)
             except (TypeError, OverflowError):
                 encode(ancdata)  # raises the error that names what is wrong, if it is that
-                checked_int("flags", flags)
                 raise
     return sent if sent >= 0 else transmit(sock, [data], encode(ancdata), flags, address, sent)
 
@@ -128,15 +128,16 @@ def _send_exported(
     """A send on a socket object of what is too large to be joined."""
     sent = -errno.EINTR
     control = NO_CONTROL if ancdata is _NO_ANCDATA else encode(ancdata)
-    if not PYPY and type(buffers) is list and address is None and control is NO_CONTROL and flags == 0:
+    if not PYPY and type(buffers) is list and address is None and control is NO_CONTROL and flags is ZERO:
         exports: List[Any] = []  # they end with this frame, which a traceback may keep alive
         try:
             exports += map(_from_buffer, buffers)
             sent = lib.lowsock_send_gathered(sock.fileno(), exports, list(map(len, exports)), len(exports))
-        except BaseException:
+        except (TypeError, ValueError, BufferError) as error:
+            if not raised_here(error):
+                raise
+        finally:
             exports.clear()
-            Gathered(buffers).release()  # raises the error that names the buffer, if there is one
-            raise
     return sent if sent >= 0 else transmit(sock, buffers, control, flags, address, sent)
 
 
@@ -153,7 +154,7 @@ def transmit(
     if data is None:
         return _send_gathered(sock, buffers, control, flags, name, answer)
     if control.descriptors and not data:
-        refuse_without_data(fd, "buffers")
+        refuse_without_data(fd)
     return _send_joined(sock, data, control, flags, name, answer)
 
 
@@ -172,7 +173,7 @@ def _send_gathered(sock: Socket, buffers: Any, control: Control, flags: int, nam
     gathered = Gathered(buffers)
     try:
         if control.descriptors and not gathered.size:
-            refuse_without_data(target(sock)[0], "buffers")
+            refuse_without_data(target(sock)[0])
         if not gathered.bases:
             return _send_joined(sock, gathered.data, control, flags, name, answer)
         bases, sizes, (payload, table, rows, _) = gathered.bases, gathered.sizes, control
@@ -193,11 +194,13 @@ def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[Con
     ``send1msg(sock, data)`` does what ``sock.send(data)`` does. ``ancillary`` holds three-tuples
     ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
     """
-    if ancillary is _NO_ANCDATA and flags == 0 and type(data) is bytes and type(sock) is _Socket:
+    if ancillary is _NO_ANCDATA and flags is ZERO and type(data) is bytes and type(sock) is _Socket:
         if not sock.gettimeout():
             sent = _plain_send(sock.fileno(), data, len(data))
             return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, None, sent)
-    return sendmsg(sock, [data], ancillary, flags)
+    viewed("data", data).release()
+    control = NO_CONTROL if ancillary is _NO_ANCDATA else encode(ancillary, "ancillary")
+    return transmit(sock, [data], control, flags, None)
 
 
 # ---- receiving ----
@@ -215,7 +218,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     (`socket.timeout` before 3.10), `BlockingIOError`; `TypeError`, `ValueError` or `OverflowError` naming a bad
     argument. See recvmsg(2), cmsg(3).
     """
-    if type(sock) is not _Socket:
+    if type(sock) is not _Socket or type(bufsize) is not int:
         return _receive(sock, bufsize, ancbufsize, flags)
     if sock.gettimeout():
         flags = checked_int("flags", flags) | MSG_DONTWAIT
@@ -226,18 +229,22 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     struct, view, reply = entry
     ancdata: Optional[Ancillary] = None
     try:
-        if ancbufsize == 0 and flags == 0:
+        if ancbufsize is ZERO and flags is ZERO:
             answer = _plain_recv(struct, sock.fileno(), bufsize)
         else:
+            ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
+            flags = checked_int("flags", flags)
             answer = _recvmsg(struct, sock.fileno(), bufsize, ancbufsize, flags)
         if answer >= 0:
             address = None
             if answer >= SAME:
                 answer, address = answer - SAME, reply.address
-            data = view[:answer]
+            data, ancdata = view[:answer], []
             _free.append(entry)
-            return data, [], 0, address
+            return data, ancdata, 0, address
         if answer > MORE:
+            ancdata = []  # nothing came, and the reply is another's from here on
+            _free.append(entry)
             return _receive(sock, bufsize, ancbufsize, flags, answer)
         info = _unpack(reply.info, MORE - answer)
         data = view[: info[0]]
@@ -250,13 +257,13 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     except BaseException:
         close_received(reply, ancdata)
         checked_int("bufsize", bufsize, least=0, most=INT_MAX)
-        checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
-        checked_int("flags", flags)
         raise
 
 
-def _receive(sock: Socket, bufsize: int, ancbufsize: int, flags: int, answer: int = -errno.EINTR) -> Received:
-    """Any receive. ``answer`` is the -errno of a first, plain attempt."""
+def _receive(
+    sock: Socket, bufsize: int, ancbufsize: int, flags: int, answer: int = -errno.EINTR, *, short: bool = False
+) -> Any:
+    """Any receive. ``answer`` is the -errno of a first, plain attempt; ``short``: what `recv1msg` returns."""
     bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
     ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
     flags = checked_int("flags", flags)
@@ -271,7 +278,7 @@ def _receive(sock: Socket, bufsize: int, ancbufsize: int, flags: int, answer: in
         size, ancdata, msg_flags, address = _details(reply, answer)
         data = reply.data[:size]
         give(reply)
-        return data, ancdata, msg_flags, address
+        return (data, msg_flags, ancdata) if short else (data, ancdata, msg_flags, address)
     except BaseException:
         close_received(reply, ancdata)
         if MORE < answer < 0:
@@ -306,7 +313,7 @@ def recvmsg_into(
     """
     if PYPY:
         return _receive_bounced(sock, buffers, ancbufsize, flags)
-    if ancbufsize != 0 or flags != 0 or type(buffers) is not list or type(sock) is not _Socket:
+    if ancbufsize is not ZERO or flags is not ZERO or type(buffers) is not list or type(sock) is not _Socket:
         return _receive_scattered(sock, buffers, ancbufsize, flags)
     if sock.gettimeout():
         return _receive_scattered(sock, buffers, ancbufsize, flags)
@@ -321,32 +328,29 @@ def recvmsg_into(
         for buffer in buffers:
             if type(buffer) is not bytearray:  # it may be read-only
                 exports.clear()
+                _free.append(entry)
                 return _receive_scattered(sock, buffers, ancbufsize, flags)
             exports.append(_from_buffer(buffer))
             sizes.append(len(buffer))
         answer = _recv_into(struct, sock.fileno(), exports, sizes, len(sizes))
-        if MORE < answer < 0:
-            answer = persist(sock, 0, POLLIN, partial(_recv_into_of, struct, exports, sizes), answer)
-    except BaseException:
+    finally:
         exports.clear()
-        raise
     if answer >= 0:
         address = None
         if answer >= SAME:
             answer, address = answer - SAME, reply.address
         _free.append(entry)
         return answer, [], 0, address
+    if answer > MORE:
+        _free.append(entry)
+        return _receive_scattered(sock, buffers, 0, 0, answer)
     size, ancdata, msg_flags, address = _details(reply, answer)
     _free.append(entry)
     return size, ancdata, msg_flags, address
 
 
-def _recv_into_of(struct: Any, exports: List[Any], sizes: List[int], fd: int) -> int:
-    return _recv_into(struct, fd, exports, sizes, len(sizes))
-
-
 def _receive_scattered(
-    sock: Socket, buffers: Iterable[Buffer], ancbufsize: int, flags: int
+    sock: Socket, buffers: Iterable[Buffer], ancbufsize: int, flags: int, answer: int = -errno.EINTR
 ) -> Tuple[int, Ancillary, int, Address]:
     """Any receive into buffers, on CPython."""
     ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
@@ -355,21 +359,20 @@ def _receive_scattered(
         flags |= MSG_DONTWAIT
     scattered = Scattered(buffers)
     reply = take(0, ancbufsize)
-    answer = -errno.EINTR
     ancdata: Optional[Ancillary] = None
     try:
         attempt = partial(_scatter_of, reply.struct, scattered, ancbufsize, flags)
         answer = persist(sock, flags, POLLIN, attempt, answer)
+        scattered.release()
         size, ancdata, msg_flags, address = _details(reply, answer)
         give(reply)
         return size, ancdata, msg_flags, address
     except BaseException:
         close_received(reply, ancdata)
+        scattered.release()
         if MORE < answer < 0:
             give(reply)  # nothing came
         raise
-    finally:
-        scattered.release()
 
 
 def _scatter_of(struct: Any, scattered: Scattered, ancbufsize: int, flags: int, fd: int) -> int:
@@ -416,10 +419,36 @@ def recv1msg(
     ``cmsg_size=0`` where you expect none, and the kernel drops them. Raises what `recvmsg` raises. See recvmsg(2).
     """
     space = _CMSG_SPACE if cmsg_size is _CMSG_SIZE else _space(cmsg_size)
-    if type(maxsize) is not int or maxsize < 0:
-        checked_int("maxsize", maxsize, least=0, most=INT_MAX)
-    data, ancillary, msg_flags, _ = recvmsg(sock, maxsize, space, flags)
-    return data, msg_flags, ancillary
+    if type(maxsize) is not int or not 0 <= maxsize <= INT_MAX:
+        maxsize = checked_int("maxsize", maxsize, least=0, most=INT_MAX)
+    if flags is not ZERO or type(sock) is not _Socket or sock.gettimeout():
+        return _receive(sock, maxsize, space, flags, short=True)
+    try:
+        entry = _free.pop()
+    except IndexError as error:
+        entry = spare(error)
+    struct, view, reply = entry
+    ancillary: Optional[Ancillary] = None
+    try:
+        answer = _recvmsg(struct, sock.fileno(), maxsize, space, 0)
+        if answer >= 0:
+            data, ancillary = view[: answer & _SIZE], []
+            _free.append(entry)
+            return data, 0, ancillary
+        if answer > MORE:
+            ancillary = []  # nothing came, and the reply is another's from here on
+            _free.append(entry)
+            return _receive(sock, maxsize, space, 0, answer, short=True)
+        info = _unpack(reply.info, MORE - answer)
+        data = view[: info[0]]
+        ancillary = decode(reply, info)
+        if info[3]:
+            struct.fd_count = 0  # the descriptors are in ancillary now
+        _free.append(entry)
+        return data, info[1], ancillary
+    except BaseException:
+        close_received(reply, ancillary)
+        raise
 
 
 def _space(cmsg_size: int) -> int:

@@ -7,6 +7,7 @@ given back (an exception came between) is freed by the garbage collector.
 
 from typing import Any, List, Tuple
 
+from lowsock._calling import raised_here
 from lowsock._ffi import CData, ffi, lib
 
 DATA = 256 * 1024  # bytes: what asyncio passes to recvfrom; pages that nothing was received into cost no memory
@@ -50,8 +51,7 @@ FREE: List[Entry] = []
 
 def spare(error: IndexError) -> Entry:
     """A new reply, where `FREE.pop` raised ``error``; one that a signal handler raised there goes on."""
-    traceback: Any = error.__traceback__
-    if traceback is not None and traceback.tb_next is not None:
+    if not raised_here(error):
         raise error
     return Reply(DATA, CONTROL).entry()
 

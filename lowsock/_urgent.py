@@ -8,7 +8,7 @@ from lowsock._ffi import lib
 def sockatmark(sock: Socket) -> bool:
     """Whether the stream stands at the out-of-band mark: the next byte to be read is the one sent with ``MSG_OOB``.
 
-    Raises `OSError` as the kernel says it, ENOTTY for sockets that have no such mark. See sockatmark(3).
+    Raises `OSError` as the kernel says it, ENOTTY or EOPNOTSUPP for sockets that have no such mark. See sockatmark(3).
     """
     answer = lib.lowsock_sockatmark(target(sock)[0])
     return bool(fail(answer) if answer < 0 else answer)
