@@ -6,7 +6,7 @@ constants.txt (every constant by name, with the kernel's ABI value for headers t
 """
 
 import os
-from typing import List, NamedTuple, Tuple
+from typing import NamedTuple
 
 from cffi import FFI
 
@@ -37,13 +37,13 @@ def read(name: str) -> str:
         return file.read()
 
 
-def rows(name: str) -> List[List[str]]:
+def rows(name: str) -> list[list[str]]:
     """The rows of a table in lowsock/_csrc, as words; # starts a comment."""
     lines = (line.split("#")[0].split() for line in read(name).splitlines())
     return [words for words in lines if words]
 
 
-def constants() -> List[Constant]:
+def constants() -> list[Constant]:
     return [Constant(words[0], words[1], (words[2:] or [""])[0]) for words in rows("constants.txt")]
 
 
@@ -60,14 +60,14 @@ def constant_entry(row: Constant) -> str:
     return f'#ifdef {row.name}\n{{"{row.name}", (long long)({row.name}), 1}},\n#else\n{absent}#endif\n'
 
 
-def field_entry(words: List[str]) -> str:
+def field_entry(words: list[str]) -> str:
     struct, field, kind = words[:3]
     place = f"offsetof(struct {struct}, {field}), sizeof(((struct {struct} *)0)->{field}), sizeof(struct {struct})"
     entry = f'{{"{struct}", "{field}", "{kind}", {place}}},\n'
     return f"#ifdef __linux__\n{entry}#endif\n" if words[3:] else entry
 
 
-def tables() -> Tuple[str, str]:
+def tables() -> tuple[str, str]:
     """The two tables as C source and as declarations for cffi."""
     known, fields = constants(), rows("layouts.txt")
     source = [fallback(row) for row in known if row.fallback != "-" and row.guard != "enum"]
@@ -76,8 +76,8 @@ def tables() -> Tuple[str, str]:
     source += ["{NULL, 0, 0}};\nstatic const struct lowsock_field lowsock_fields[] = {\n"]
     source += map(field_entry, fields)
     source += ["{NULL, NULL, NULL, 0, 0, 0}};\n"]
-    declared = "extern const struct lowsock_constant lowsock_constants[];\nextern const struct lowsock_field lowsock_fields[];\n"
-    return "".join(source), TABLES + declared
+    declared = ("lowsock_constant lowsock_constants", "lowsock_field lowsock_fields")
+    return "".join(source), TABLES + "".join(f"extern const struct {name}[];\n" for name in declared)
 
 
 TABLES_SOURCE, TABLES_CDEF = tables()

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The cases: each makes its sockets and three functions of n that do the same with the stdlib, lowsock and C.
-"""
+"""The cases: each makes its sockets and three functions of n that do the same with the stdlib, lowsock and C."""
 
 import itertools
 import os
 import socket
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, NamedTuple
 
 import lowsock
 from lowsock import _address, constants
@@ -17,11 +16,11 @@ ROOM = 2048  # bytes of room for a datagram: more than it needs, as in programs
 class Case(NamedTuple):
     """``messages`` are sent and received in one turn of a loop."""
 
-    loops: Dict[str, Loop]
+    loops: dict[str, Loop]
     messages: int = 1
 
 
-Pair = Tuple[socket.socket, socket.socket]
+Pair = tuple[socket.socket, socket.socket]
 
 
 def unix_pair(kind: int) -> Pair:
@@ -239,7 +238,7 @@ def stream_scatter(ffi: Any, lib: Any) -> Case:
     return vectors(lib, [bytearray(16384) for _ in range(8)])
 
 
-def vectors(lib: Any, into: List[bytearray]) -> Case:
+def vectors(lib: Any, into: list[bytearray]) -> Case:
     a, b = stream_pair()
     out = [bytes([i]) * 16384 for i in range(8)]
 
@@ -327,7 +326,7 @@ def exact_room(ffi: Any, lib: Any) -> Case:
     return there_and_back(unix_pair(socket.SOCK_DGRAM), 64, lib, room=64)
 
 
-CASES: List[Callable[[Any, Any], Case]] = [
+CASES: list[Callable[[Any, Any], Case]] = [
     unix_64,
     udp_1200,
     udp_address,

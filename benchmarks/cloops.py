@@ -5,14 +5,14 @@ import importlib.util
 import pathlib
 import sys
 import tempfile
-from typing import Any, Tuple
+from typing import Any
 
 from cffi import FFI
 
 HERE = pathlib.Path(__file__).parent
 
 
-def load() -> Tuple[Any, Any]:
+def load() -> tuple[Any, Any]:
     """``(ffi, lib)`` of the compiled loops."""
     builder = FFI()
     builder.cdef((HERE / "loops.cdef").read_text())

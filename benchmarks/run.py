@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Runs every case with the stdlib, lowsock and C in turn, in one process, and prints the least of many rounds.
 
-    python benchmarks/run.py [--smoke] [--json FILE] [--rounds N] [CASE ...]
+python benchmarks/run.py [--smoke] [--json FILE] [--rounds N] [CASE ...]
 """
 
 import argparse
@@ -10,7 +10,7 @@ import math
 import platform
 import sys
 from time import perf_counter_ns
-from typing import Any, Dict, List
+from typing import Any
 
 import cloops
 from cases import BESIDE, CASES, PLAIN, Case
@@ -32,7 +32,7 @@ def timed(case: Case, name: str, n: int) -> int:
     return perf_counter_ns() - start
 
 
-def measure(case: Case, rounds: int, smoke: bool) -> Dict[str, float]:
+def measure(case: Case, rounds: int, smoke: bool) -> dict[str, float]:
     """Nanoseconds a message for each implementation: the least of the rounds, the order turning with them."""
     n = 1 if smoke else turns(case)
     names = list(case.loops)
@@ -43,16 +43,16 @@ def measure(case: Case, rounds: int, smoke: bool) -> Dict[str, float]:
     return least
 
 
-def mean(ratios: List[float]) -> float:
+def mean(ratios: list[float]) -> float:
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
-def row(name: str, least: Dict[str, float]) -> str:
-    ratios = least["lowsock"] / least["stdlib"], least["lowsock"] / least["C"]
-    return f"{name:14}" + "".join(f"{least[key]:9.0f}" for key in ("stdlib", "lowsock", "C")) + "%9.2f%9.2f" % ratios
+def row(name: str, least: dict[str, float]) -> str:
+    times = "".join(f"{least[key]:9.0f}" for key in ("stdlib", "lowsock", "C"))
+    return f"{name:14}{times}{least['lowsock'] / least['stdlib']:9.2f}{least['lowsock'] / least['C']:9.2f}"
 
 
-def run(names: List[str], rounds: int, smoke: bool) -> Dict[str, Dict[str, float]]:
+def run(names: list[str], rounds: int, smoke: bool) -> dict[str, dict[str, float]]:
     ffi, lib = cloops.load()
     print(f"{platform.python_implementation()} {platform.python_version()}, Linux {platform.release()}; ns a message")
     print(f"{'case':14}{'stdlib':>9}{'lowsock':>9}{'C':>9}{'/stdlib':>9}{'/C':>9}")
@@ -64,7 +64,7 @@ def run(names: List[str], rounds: int, smoke: bool) -> Dict[str, Dict[str, float
     return results
 
 
-def summary(results: Dict[str, Dict[str, float]]) -> Dict[str, Any]:
+def summary(results: dict[str, dict[str, float]]) -> dict[str, Any]:
     named = {make.__name__ for make in CASES}
     ratios = {name: least["lowsock"] / least["stdlib"] for name, least in results.items() if name in named}
     plain = [least["lowsock"] / least["C"] for name, least in results.items() if name in PLAIN]

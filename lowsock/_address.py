@@ -4,7 +4,7 @@
 import itertools
 import os
 import socket
-from typing import Any, Callable, Dict, NamedTuple, Tuple
+from typing import Any, Callable, NamedTuple
 
 from lowsock._buffers import as_bytes
 from lowsock._calling import Socket, checked_field, fail, raised_here
@@ -13,14 +13,14 @@ from lowsock._ffi import ffi, lib
 from lowsock._layouts import LAYOUTS
 from lowsock._reply import Reply
 
-Address = Any  # a tuple, str or bytes, as the family has it; None: there is no address
+Address = Any  # a tuple, str or bytes, as the socket module has it for the family; None: there is no address
 
 CACHED = 1024  # addresses in each cache: an IPv4 or IPv6 address is a pure function of its bytes, others are not
 _UINT16, _UINT32 = 2**16 - 1, 2**32 - 1
 
-_inet: Dict[int, Tuple[str, int]] = {}
-_inet6: Dict[bytes, Tuple[str, int, int, int]] = {}
-_encoded: Dict[Any, Tuple[int, bytes]] = {}
+_inet: dict[int, tuple[str, int]] = {}
+_inet6: dict[bytes, tuple[str, int, int, int]] = {}
+_encoded: dict[Any, tuple[int, bytes]] = {}
 _Socket = socket.socket
 _AF = CONSTANTS  # PyPy's socket module lacks some families
 
@@ -29,7 +29,7 @@ _turns = itertools.count()
 _SELDOM = 15  # one new IPv4 source in 16 is kept: whoever comes often is soon among them, a flood of others costs little
 
 
-def _remember(cache: Dict[Any, Any], key: Any, value: Any) -> Any:
+def _remember(cache: dict[Any, Any], key: Any, value: Any) -> Any:
     if len(cache) >= CACHED:
         cache.clear()
     cache[key] = value
@@ -72,12 +72,12 @@ def decode_name(name: bytes) -> Address:
     return row.decode(name)
 
 
-def _decode_inet(name: bytes) -> Tuple[str, int]:
+def _decode_inet(name: bytes) -> tuple[str, int]:
     _, port, host = LAYOUTS["sockaddr_in"].unpack(name)
     return socket.inet_ntoa(host), int.from_bytes(port, "big")
 
 
-def _decode_inet6(name: bytes) -> Tuple[str, int, int, int]:
+def _decode_inet6(name: bytes) -> tuple[str, int, int, int]:
     _, port, flow, host, scope = LAYOUTS["sockaddr_in6"].unpack(name)
     address = socket.inet_ntop(socket.AF_INET6, host), int.from_bytes(port, "big"), int.from_bytes(flow, "big"), scope
     _remember(_inet6, name, address)
@@ -91,12 +91,12 @@ def _decode_unix(name: bytes) -> Any:
     return os.fsdecode(path.split(b"\0")[0])
 
 
-def _decode_netlink(name: bytes) -> Tuple[int, int]:
+def _decode_netlink(name: bytes) -> tuple[int, int]:
     _, pid, groups = LAYOUTS["sockaddr_nl"].unpack(name)
     return pid, groups
 
 
-def _decode_packet(name: bytes) -> Tuple[str, int, int, int, bytes]:
+def _decode_packet(name: bytes) -> tuple[str, int, int, int, bytes]:
     layout = LAYOUTS["sockaddr_ll"]
     _, protocol, ifindex, hatype, pkttype, halen, _ = layout.unpack(name)
     hardware = name[layout.offsets["sll_addr"] :][:halen]  # longer than its field for InfiniBand
@@ -109,7 +109,7 @@ def _interface(ifindex: int) -> str:
     return os.fsdecode(ffi.buffer(name, size)[:]) if size > 0 else ""  # it went away: the socket module says the same
 
 
-def _decode_vsock(name: bytes) -> Tuple[int, int]:
+def _decode_vsock(name: bytes) -> tuple[int, int]:
     _, port, cid = LAYOUTS["sockaddr_vm"].unpack(name)
     return cid, port
 
@@ -117,7 +117,7 @@ def _decode_vsock(name: bytes) -> Tuple[int, int]:
 # ---- encoding ----
 
 
-_family_of: Callable[[Socket], int] = getattr(socket.SocketType, "family").__get__  # socket.family makes an enum each time
+_family_of: Callable[[Socket], int] = socket.SocketType.family.__get__  # type: ignore[attr-defined, unused-ignore]  # socket.family makes an enum each time
 
 
 def encode_for(sock: Socket, fd: int, address: Address) -> bytes:
@@ -130,9 +130,8 @@ def encode_for(sock: Socket, fd: int, address: Address) -> bytes:
         except TypeError as error:  # a bytearray as host cannot be hashed
             if not raised_here(error):
                 raise
-        if kept is not None and kept[0] == family and type(address[1]) is int:  # 80.0 and True are equal to ports
-            if len(address) == 2 or all(type(number) is int for number in address[2:]):
-                return kept[1]
+        if kept is not None and kept[0] == family and _are_ints(address):
+            return kept[1]
     if family < 0:
         fail(family)
     name = encode(family, address)
@@ -151,6 +150,11 @@ def encode(family: int, address: Address) -> bytes:
     return _encode_other(address) if row is None else row.encode(address)
 
 
+def _are_ints(address: tuple[Any, ...]) -> bool:
+    """Whether the numbers of an address are what they are equal to: 80.0 and True are equal to ports."""
+    return type(address[1]) is int and (len(address) == 2 or all(type(number) is int for number in address[2:]))
+
+
 def _is_numeric(family: int, host: str) -> bool:
     try:
         socket.inet_pton(family, host)
@@ -159,7 +163,7 @@ def _is_numeric(family: int, host: str) -> bool:
     return True
 
 
-def _checked_tuple(address: Address, shape: str, least: int, most: int) -> Tuple[Any, ...]:
+def _checked_tuple(address: Address, shape: str, least: int, most: int) -> tuple[Any, ...]:
     if not isinstance(address, tuple):
         raise TypeError(f"address must be a tuple {shape}, not {type(address).__name__}")
     if not least <= len(address) <= most:
@@ -191,7 +195,7 @@ def _encode_inet6(address: Address) -> bytes:
     return LAYOUTS["sockaddr_in6"].pack(socket.AF_INET6, number, flow, packed, scope)
 
 
-def _resolve(family: int, host: Any) -> Tuple[str, int]:
+def _resolve(family: int, host: Any) -> tuple[str, int]:
     """The numeric form of ``host`` and its scope; a name goes to getaddrinfo(3), as the socket module sends it."""
     if not isinstance(host, (str, bytes, bytearray)):
         raise TypeError(f"address host must be str, bytes or bytearray, not {type(host).__name__}")
@@ -200,8 +204,8 @@ def _resolve(family: int, host: Any) -> Tuple[str, int]:
         raise ValueError("address host must not contain a null character")
     if _is_numeric(family, name):
         return name, 0
-    found = socket.getaddrinfo(name, None, family, socket.SOCK_DGRAM)[0][4]
-    return str(found[0]).split("%")[0], int(found[3]) if family == socket.AF_INET6 else 0
+    found: Any = socket.getaddrinfo(name, None, family, socket.SOCK_DGRAM)[0][4]
+    return found[0].split("%")[0], found[3] if family == socket.AF_INET6 else 0
 
 
 def _encode_unix(address: Address) -> bytes:
@@ -224,7 +228,8 @@ def _encode_netlink(address: Address) -> bytes:
 def _encode_packet(address: Address) -> bytes:
     shape = "(ifname, proto[, pkttype[, hatype[, addr]]]) for AF_PACKET"
     fields = _checked_tuple(address, shape, 2, 5)
-    name, protocol, pkttype, hatype, hardware = (*fields, *(0, 0, b"")[len(fields) - 2 :])
+    defaults = 0, 0, b""
+    name, protocol, pkttype, hatype, hardware = fields + defaults[len(fields) - 2 :]
     if not isinstance(name, str):
         raise TypeError(f"address ifname must be str, not {type(name).__name__}")
     hardware = as_bytes("address addr", hardware)
@@ -267,7 +272,7 @@ class _Family(NamedTuple):
     decode: Callable[[bytes], Address]
 
 
-_FAMILIES: Dict[int, _Family] = {
+_FAMILIES: dict[int, _Family] = {
     _AF[name]: _Family(encoder, decoder)
     for name, layout, encoder, decoder in (
         ("AF_INET", "sockaddr_in", _encode_inet, _decode_inet),

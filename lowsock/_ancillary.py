@@ -5,15 +5,19 @@ import contextlib
 import os
 import socket
 from array import array
-from typing import Any, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Optional
 
 from lowsock._buffers import as_bytes
-from lowsock._calling import INT_MAX, checked_int, raised_here
+from lowsock._calling import INT_MAX, checked_index, checked_int, raised_here
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
 from lowsock._reply import Reply
 
-Ancillary = List[Tuple[int, int, bytes]]
+ControlMessage = tuple[int, int, Any]  # (level, type, data)
+Ancillary = list[tuple[int, int, bytes]]
+
+NO_ANCDATA: tuple[ControlMessage, ...] = ()
 
 SOL_SOCKET = CONSTANTS["SOL_SOCKET"]
 SCM_RIGHTS = CONSTANTS["SCM_RIGHTS"]
@@ -22,7 +26,7 @@ _HEADER = lib.lowsock_cmsg_len(0)
 _INFO, _ROW = lib.LOWSOCK_INFO, lib.LOWSOCK_ROW
 
 
-def CMSG_LEN(length: int) -> int:  # noqa: N802 - the macro's name
+def CMSG_LEN(length: int) -> int:
     """The value of ``cmsg_len`` for a control message that carries ``length`` bytes: header and data, no padding.
 
     Raises `OverflowError` where the kernel's types cannot hold it, as `socket.CMSG_LEN` does. See cmsg(3).
@@ -30,7 +34,7 @@ def CMSG_LEN(length: int) -> int:  # noqa: N802 - the macro's name
     return lib.lowsock_cmsg_len(_payload("CMSG_LEN", length, INT_MAX - lib.lowsock_cmsg_len(0)))
 
 
-def CMSG_SPACE(length: int) -> int:  # noqa: N802
+def CMSG_SPACE(length: int) -> int:
     """The bytes that a control message of ``length`` bytes takes up in a buffer: header, data and padding.
 
     Raises `OverflowError` where the kernel's types cannot hold it, as `socket.CMSG_SPACE` does. See cmsg(3).
@@ -39,17 +43,17 @@ def CMSG_SPACE(length: int) -> int:  # noqa: N802
 
 
 def _payload(macro: str, length: int, most: int) -> int:
-    try:
-        return checked_int("length", length, least=0, most=most)
-    except (OverflowError, ValueError):
-        raise OverflowError(f"{macro}() argument out of range: {length}") from None
+    number = checked_index("length", length)
+    if not 0 <= number <= most:
+        raise OverflowError(f"{macro}() argument out of range: {number}")
+    return number
 
 
 class Control(NamedTuple):
     """Ancillary data ready to be sent: ``table`` holds level, type and length of each, ``payload`` their bytes in a row."""
 
     payload: bytes
-    table: List[int]
+    table: list[int]
     rows: int
     descriptors: bool
 
@@ -71,7 +75,7 @@ def encode(ancdata: Iterable[Any], name: str = "ancdata") -> Control:
     return Control(b"".join([data for _, _, data in messages]), table, len(messages), descriptors)
 
 
-def _message(name: str, item: Any) -> Tuple[int, int, bytes]:
+def _message(name: str, item: Any) -> tuple[int, int, bytes]:
     if isinstance(item, (str, bytes)) or not isinstance(item, Sequence) or len(item) != 3:
         raise TypeError(f"{name} must be a three-tuple (level, type, data), not {item!r:.60}")
     level, kind, data = item
@@ -98,7 +102,7 @@ def parse(control: bytes) -> Ancillary:
     return decode(reply, ffi.unpack(reply.info, -answer - lib.LOWSOCK_MORE))
 
 
-def descriptors(ancdata: Iterable[Tuple[int, int, bytes]]) -> List[int]:
+def descriptors(ancdata: Iterable[tuple[int, int, bytes]]) -> list[int]:
     """The descriptors that received control messages brought, whole ones only."""
     fds = array("i")
     for level, kind, data in ancdata:
@@ -126,4 +130,6 @@ def refuse_without_data(fd: int) -> None:
     if lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_TYPE"]) != socket.SOCK_STREAM:
         return
     if lib.lowsock_family(fd) == socket.AF_UNIX:
-        raise ValueError("buffers (or data) must hold at least one byte: a stream socket loses descriptors that come without data")
+        raise ValueError(
+            "buffers (or data) must hold at least one byte: a stream socket loses descriptors that come without data"
+        )

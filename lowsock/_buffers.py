@@ -6,23 +6,26 @@ call. PyPy has no such lock: there a system call sees ``bytes``, which cannot ch
 """
 
 import sys
-from typing import Any, Iterable, List, Optional
+from collections.abc import Iterable
+from typing import Any, Optional
 
 from lowsock._calling import raised_here
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import CData, ffi
+
+Buffer = Any  # a C-contiguous bytes-like object; collections.abc.Buffer came with Python 3.12
 
 PYPY = sys.implementation.name == "pypy"
 JOINED = 16 * 1024  # up to so many bytes, one copy is cheaper than a header entry for each buffer
 MANY, SMALL = 64, 4096  # so many buffers, whose first and last have so many bytes, are joined unseen
 COPIED = 1024  # up to so many, copying a buffer is cheaper than holding its export
 
-_IOV_MAX = CONSTANTS.get("UIO_MAXIOV", 1024)  # more than that is EMSGSIZE, joined or not
+IOV_MAX = CONSTANTS.get("UIO_MAXIOV", 1024)  # more than that is EMSGSIZE, joined or not
 
 _NOT_SEQUENCES = (bytes, bytearray, memoryview, str)
 
 
-def listed(name: str, buffers: Iterable[Any]) -> List[Any]:
+def listed(name: str, buffers: Iterable[Any]) -> list[Any]:
     """The caller's iterable as a list of our own: what runs in its iterator has run when this returns."""
     if isinstance(buffers, _NOT_SEQUENCES):
         raise TypeError(f"{name} must be an iterable of bytes-like objects, not {type(buffers).__name__}")
@@ -84,8 +87,8 @@ class Gathered:
     __slots__ = ("_exports", "bases", "data", "size", "sizes")
 
     def __init__(self, buffers: Iterable[Any]) -> None:
-        self._exports: List[CData] = []
-        self.bases: List[CData] = []
+        self._exports: list[CData] = []
+        self.bases: list[CData] = []
         items = listed("buffers", buffers)
         try:
             self._gather([self._piece(i, item) for i, item in enumerate(items)])
@@ -93,11 +96,11 @@ class Gathered:
             self.release()
             raise
 
-    def _gather(self, pieces: List[Any]) -> None:
+    def _gather(self, pieces: list[Any]) -> None:
         self.sizes = list(map(len, pieces))
         self.size = sum(self.sizes)
         self.data = pieces[0] if len(pieces) == 1 else b""
-        if 1 < len(pieces) <= _IOV_MAX and self.size <= JOINED:
+        if 1 < len(pieces) <= IOV_MAX and self.size <= JOINED:
             self.data = b"".join([piece if type(piece) is bytes else ffi.buffer(piece)[:] for piece in pieces])
         elif len(pieces) > 1:
             self.bases = [self._export(piece) if type(piece) is bytes else piece for piece in pieces]
@@ -127,7 +130,7 @@ class Scattered:
 
     def __init__(self, buffers: Iterable[Any]) -> None:
         items = listed("buffers", buffers)
-        self.bases: List[CData] = []
+        self.bases: list[CData] = []
         try:
             for i, item in enumerate(items):
                 writable(i, item).release()
@@ -145,18 +148,18 @@ class Scattered:
 class Bounced:
     """Writable buffers that no system call may see: what was received elsewhere is copied into them by `settle`."""
 
-    __slots__ = ("_items", "_sizes", "size")
+    __slots__ = ("_items", "size", "sizes")
 
     def __init__(self, buffers: Iterable[Any]) -> None:
         self._items = listed("buffers", buffers)
-        self._sizes = [_writable_size(i, item) for i, item in enumerate(self._items)]
-        self.size = sum(self._sizes)
+        self.sizes = [_writable_size(i, item) for i, item in enumerate(self._items)]
+        self.size = sum(self.sizes)
 
     def settle(self, data: CData, received: int) -> None:
         """Copies ``received`` bytes from ``data`` on. A buffer that has become shorter meanwhile takes what it can."""
         at = 0
         for i, item in enumerate(self._items):
-            size = min(received - at, self._sizes[i])
+            size = min(received - at, self.sizes[i])
             if size > 0:
                 _copy(data + at, size, writable(i, item))
             at += size

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from operator import index
-from typing import Any, Callable, NoReturn, Optional, Protocol, Tuple, Union
+from typing import Any, Callable, NoReturn, Optional, Protocol, Union
 
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import lib
@@ -27,6 +27,7 @@ SAME = lib.LOWSOCK_SAME  # added to the bytes of data: the source is the one tha
 MSG_DONTWAIT = CONSTANTS["MSG_DONTWAIT"]
 MSG_ERRQUEUE = CONSTANTS.get("MSG_ERRQUEUE", 0)
 INT_MAX = 2**31 - 1
+ZERO = 0  # an argument that is this very int needs no check; 0.0 and None are not
 
 _AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK)
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_POLL = 0.001, 0.064, 86400.0  # seconds
@@ -37,7 +38,7 @@ def fail(answer: int) -> NoReturn:
     raise OSError(-answer, os.strerror(-answer))
 
 
-def target(sock: Socket) -> Tuple[int, Optional[float]]:
+def target(sock: Socket) -> tuple[int, Optional[float]]:
     """The descriptor of ``sock`` and its timeout in seconds (None: blocks as the descriptor's own flags say)."""
     if type(sock) is socket.socket:
         return sock.fileno(), sock.gettimeout()
@@ -73,25 +74,30 @@ def raised_here(error: BaseException) -> bool:
     return traceback is None or traceback.tb_next is None
 
 
-def checked_field(name: str, value: Any, most: int, least: int = 0) -> int:
-    """As `checked_int`, for a field of an address: whatever does not fit is an `OverflowError`."""
+def checked_index(name: str, value: Any) -> int:
+    """``value`` as an int; the error names the argument."""
     try:
-        return checked_int(name, value, least, most)
-    except ValueError as error:
-        raise OverflowError(str(error)) from None
-
-
-def checked_int(name: str, value: Any, least: int = -INT_MAX - 1, most: int = INT_MAX) -> int:
-    """``value`` as an int between ``least`` and ``most``; the error names the argument."""
-    try:
-        number = index(value)
+        return index(value)
     except TypeError as error:
         if not raised_here(error):
             raise
         raise TypeError(f"{name} must be an int, not {type(value).__name__}") from None
+
+
+def checked_int(name: str, value: Any, least: int = -INT_MAX - 1, most: int = INT_MAX) -> int:
+    """``value`` as an int between ``least`` and ``most``; the error names the argument."""
+    number = checked_index(name, value)
     if number < 0 <= least:
         raise ValueError(f"{name} must not be negative: {number}")
     if not least <= number <= most:
+        raise OverflowError(f"{name} is out of range: {number}")
+    return number
+
+
+def checked_field(name: str, value: Any, most: int) -> int:
+    """``value`` as an unsigned field of an address; whatever does not fit is an `OverflowError`, as in the socket module."""
+    number = checked_index(name, value)
+    if not 0 <= number <= most:
         raise OverflowError(f"{name} is out of range: {number}")
     return number
 

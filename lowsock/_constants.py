@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The compiled constants. ``CONSTANTS`` has those of this platform, ``ABSENT`` the names that it lacks."""
 
-from typing import Dict, Iterator, Set, Tuple
+from collections.abc import Iterator
 
 from lowsock._ffi import ffi, lib
 
 
-def _rows() -> Iterator[Tuple[str, int, bool]]:
+def _rows() -> Iterator[tuple[str, int, bool]]:
     """The compiled table: name, value, and whether the platform has it. A NULL name ends it."""
     index = 0
     while lib.lowsock_constants[index].name:
@@ -15,8 +15,8 @@ def _rows() -> Iterator[Tuple[str, int, bool]]:
         index += 1
 
 
-CONSTANTS: Dict[str, int] = {}
-ABSENT: Set[str] = set()
+CONSTANTS: dict[str, int] = {}
+ABSENT: set[str] = set()
 
 for _name, _value, _present in _rows():
     if _present:

@@ -6,16 +6,19 @@ import errno
 import os
 import socket
 from array import array
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, Iterable, List, Optional, Tuple
+from typing import Any, Optional
 
 from lowsock import _address
+from lowsock._address import Address
 from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control
-from lowsock._buffers import joined
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, Socket, checked_int, persist, raised_here, target
+from lowsock._buffers import Buffer, joined
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, ZERO, Socket, checked_int, persist, raised_here, target
 from lowsock._ffi import CData, ffi, lib
-from lowsock._message import ZERO, POLLIN, Address, Buffer, transmit
+from lowsock._receiving import POLLIN
 from lowsock._reply import DATA, FREE, give, spare, take
+from lowsock._sending import transmit
 
 _INT = array("i").itemsize
 _BESIDE = CMSG_SPACE(512)  # credentials, a pidfd, a security label: what options of the socket put before the descriptors
@@ -28,12 +31,10 @@ _ROOM = CMSG_SPACE(_FEW * _INT) + _BESIDE
 _Socket = socket.socket
 _recv_fds = lib.lowsock_recv_fds
 _unpack = ffi.unpack
-_free = FREE  # see _message.py
+_free = FREE  # see _receiving.py
 
 
-def send_fds(
-    sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags: int = 0, address: Address = None
-) -> int:
+def send_fds(sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags: int = 0, address: Address = None) -> int:
     """Sends one message with copies of ``fds`` beside it; returns the bytes of data sent.
 
     The descriptors stay open here: close them when you do not need them. Linux takes at most 253 in one message (EINVAL).
@@ -48,7 +49,7 @@ def send_fds(
     return transmit(sock, buffers, _control(own), flags, address)
 
 
-def _send_plain(sock: Any, data: bytes, fds: List[int]) -> int:
+def _send_plain(sock: Any, data: bytes, fds: list[int]) -> int:
     """Some data and a few descriptors on a blocking socket object."""
     try:
         sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), fds, len(fds))
@@ -58,12 +59,12 @@ def _send_plain(sock: Any, data: bytes, fds: List[int]) -> int:
     return sent if sent >= 0 else transmit(sock, [data], _control(fds), 0, None, sent)
 
 
-def _control(fds: List[int]) -> Control:
+def _control(fds: list[int]) -> Control:
     packed = array("i", [checked_int(f"fds[{i}]", fd) for i, fd in enumerate(fds)]).tobytes()
     return Control(packed, [SOL_SOCKET, SCM_RIGHTS, len(packed)], 1, True) if packed else NO_CONTROL
 
 
-def _listed(fds: Iterable[int]) -> List[int]:
+def _listed(fds: Iterable[int]) -> list[int]:
     if type(fds) is list:
         return fds.copy()
     try:
@@ -75,7 +76,7 @@ def _listed(fds: Iterable[int]) -> List[int]:
     return list(iterator)
 
 
-def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> Tuple[bytes, List[int], int, Address]:
+def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[bytes, list[int], int, Address]:
     """Receives one message and the descriptors beside it; returns ``(data, fds, msg_flags, address)``.
 
     ``fds`` is a list of at most ``maxfds`` ints, close-on-exec and yours to close; if the peer sent more, the surplus is
@@ -91,7 +92,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> Tuple[b
     except IndexError as error:
         entry = spare(error)
     struct, view, reply = entry
-    fds: Optional[List[int]] = None
+    fds: Optional[list[int]] = None
     try:
         answer = _recv_fds(struct, sock.fileno(), bufsize, _ROOM, maxfds, 0)
         if answer > MORE:
@@ -112,7 +113,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> Tuple[b
 
 def _receive(
     sock: Socket, bufsize: int, maxfds: int, flags: int, answer: int = -errno.EINTR
-) -> Tuple[bytes, List[int], int, Address]:
+) -> tuple[bytes, list[int], int, Address]:
     """Any receive of descriptors. ``answer`` is the -errno of a first attempt."""
     bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
     maxfds = checked_int("maxfds", maxfds, least=0, most=_MOST)
@@ -121,7 +122,7 @@ def _receive(
         flags |= MSG_DONTWAIT
     room = CMSG_SPACE(maxfds * _INT) + _BESIDE if maxfds else 0
     reply = take(bufsize, room)
-    fds: Optional[List[int]] = None
+    fds: Optional[list[int]] = None
     try:
         attempt = partial(_attempt, reply.struct, bufsize, room, maxfds, flags)
         answer = persist(sock, flags, POLLIN, attempt, answer)
@@ -142,7 +143,7 @@ def _attempt(reply: CData, bufsize: int, room: int, maxfds: int, flags: int, fd:
     return _recv_fds(reply, fd, bufsize, room, maxfds, flags)
 
 
-def _close(reply: CData, fds: Optional[List[int]]) -> None:
+def _close(reply: CData, fds: Optional[list[int]]) -> None:
     if fds is None:
         lib.lowsock_close(reply)
         return

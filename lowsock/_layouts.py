@@ -2,7 +2,8 @@
 """Kernel structures as :mod:`struct` formats, made from the offsets and sizes that the compiler told."""
 
 import struct
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from lowsock._ffi import ffi, lib
 
@@ -24,7 +25,7 @@ class Field(NamedTuple):
 class Layout:
     """Packs and unpacks one structure; its fields are in the order of ``_csrc/layouts.txt``."""
 
-    def __init__(self, size: int, fields: List[Field]) -> None:
+    def __init__(self, size: int, fields: list[Field]) -> None:
         in_memory = sorted(fields, key=lambda field: field.offset)
         self.size = size
         self.offsets = {field.name: field.offset for field in fields}
@@ -36,13 +37,13 @@ class Layout:
     def pack(self, *values: Any) -> bytes:
         return self._struct.pack(*(values[index] for index in self._to_memory))
 
-    def unpack(self, data: bytes) -> Tuple[Any, ...]:
+    def unpack(self, data: bytes) -> tuple[Any, ...]:
         """The fields of ``data``, which may be longer; one that is shorter is taken as ending in zeros."""
         values = self._struct.unpack(data[: self.size].ljust(self.size, b"\0"))
         return tuple(values[index] for index in self._from_memory)
 
 
-def _formats(size: int, in_memory: List[Field]) -> Iterator[str]:
+def _formats(size: int, in_memory: list[Field]) -> Iterator[str]:
     at = 0
     for field in in_memory:
         yield f"{field.offset - at}x"
@@ -51,7 +52,7 @@ def _formats(size: int, in_memory: List[Field]) -> Iterator[str]:
     yield f"{size - at}x"
 
 
-def _rows() -> Iterator[Tuple[str, int, Field]]:
+def _rows() -> Iterator[tuple[str, int, Field]]:
     index = 0
     while lib.lowsock_fields[index].name:
         row = lib.lowsock_fields[index]
@@ -60,9 +61,9 @@ def _rows() -> Iterator[Tuple[str, int, Field]]:
         index += 1
 
 
-def _layouts() -> Dict[str, Layout]:
-    sizes: Dict[str, int] = {}
-    fields: Dict[str, List[Field]] = {}
+def _layouts() -> dict[str, Layout]:
+    sizes: dict[str, int] = {}
+    fields: dict[str, list[Field]] = {}
     for struct_name, size, field in _rows():
         sizes[struct_name] = size
         fields.setdefault(struct_name, []).append(field)

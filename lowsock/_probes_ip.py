@@ -226,9 +226,7 @@ BESIDE = [
     Beside("TOS and ECN", V4, "IP_RECVTOS", "IP_TOS", _traffic(_ECN), "", INT.pack(_ECN)),
     Beside("traffic class and ECN, IPv6", V6, "IPV6_RECVTCLASS", "IPV6_TCLASS", _traffic(_ECN), "", INT.pack(_ECN)),
     Beside("original destination", V4, "IP_RECVORIGDSTADDR", "IP_ORIGDSTADDR", _destination, _DESTINATION_NEEDS),
-    Beside(
-        "original destination, IPv6", V6, "IPV6_RECVORIGDSTADDR", "IPV6_ORIGDSTADDR", _destination, _DESTINATION_NEEDS
-    ),
+    Beside("original destination, IPv6", V6, "IPV6_RECVORIGDSTADDR", "IPV6_ORIGDSTADDR", _destination, _DESTINATION_NEEDS),
     Beside("mark, received", V4, "SO_RCVMARK", "SO_MARK", _number(0), "Linux 5.19"),
     Beside("mark, sent and received", V4, "SO_RCVMARK", "SO_MARK", _number(7), _MARKS_NEED, INT.pack(7)),
     Beside("priority", V4, "SO_RCVPRIORITY", "SO_PRIORITY", _number(5), "Linux 6.14", INT.pack(5)),

@@ -5,7 +5,7 @@ Nothing is allocated for an ordinary receive: replies wait in a list whose `pop`
 given back (an exception came between) is freed by the garbage collector.
 """
 
-from typing import Any, List, Tuple
+from typing import Any
 
 from lowsock._calling import raised_here
 from lowsock._ffi import CData, ffi, lib
@@ -44,9 +44,9 @@ class Reply:
 
 
 # What a plain receive needs comes first, unpacked from a tuple: cheaper than attributes.
-Entry = Tuple[CData, CData, Reply]
+Entry = tuple[CData, CData, Reply]
 
-FREE: List[Entry] = []
+FREE: list[Entry] = []
 
 
 def spare(error: IndexError) -> Entry:

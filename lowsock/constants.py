@@ -8,8 +8,6 @@ value of the kernel's ABI. That a name is here does not mean that the running ke
 See socket(7), ip(7), ipv6(7), udp(7), tcp(7), unix(7), packet(7), netlink(7), vsock(7).
 """
 
-from typing import List
-
 from lowsock._constants import ABSENT, CONSTANTS
 
 
@@ -23,5 +21,5 @@ def __getattr__(name: str) -> int:
     raise AttributeError(f"module {__name__!r} has no constant {name!r}")
 
 
-def __dir__() -> List[str]:
+def __dir__() -> list[str]:
     return sorted(CONSTANTS)

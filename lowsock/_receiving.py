@@ -1,209 +1,45 @@
 # SPDX-License-Identifier: MIT
-"""One message at a time: sendmsg(2) and recvmsg(2).
+"""Receiving one message: recvmsg(2).
 
-`sendmsg` and `recvmsg` begin with the commonest case written out, because after a system call every step of the
-interpreter is slow; whatever is not that case goes to `transmit` and `_receive`. docs/design.md has the figures.
+`recvmsg`, `recvmsg_into` and `recv1msg` begin with the commonest case written out, because after a system call every step
+of the interpreter is slow; what is not that case goes to a function below them. docs/design.md has the figures.
+
+Whoever holds received descriptors when an exception comes closes them: the reply until ``ancdata`` is there, then
+``ancdata``. A reply is given back once, when nobody will look at it again.
 """
 
 import errno
 import select
 import socket
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, Iterable, List, Optional, Tuple
+from typing import Any, Optional
 
 from lowsock import _address
-from lowsock._ancillary import (
-    CMSG_SPACE,
-    NO_CONTROL,
-    Ancillary,
-    Control,
-    close_received,
-    decode,
-    encode,
-    refuse_without_data,
-)
-from lowsock._buffers import PYPY, Bounced, Gathered, Scattered, joined, viewed
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, SAME, Socket, checked_int, persist, raised_here, target
+from lowsock._address import Address
+from lowsock._ancillary import CMSG_SPACE, Ancillary, close_received, decode
+from lowsock._buffers import IOV_MAX, PYPY, Bounced, Buffer, Scattered
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, SAME, ZERO, Socket, checked_int, fail, persist, target
 from lowsock._ffi import ffi, lib
 from lowsock._reply import CONTROL, DATA, FREE, Reply, give, spare, take
 
-Address = Any  # a tuple, str or bytes as the socket module has it for the family, or None
-Buffer = Any  # a C-contiguous bytes-like object; collections.abc.Buffer came with Python 3.12
-ControlMessage = Tuple[int, int, Any]  # (level, type, data)
-Received = Tuple[bytes, Ancillary, int, Address]
+Received = tuple[bytes, Ancillary, int, Address]
 
-_NO_ANCDATA: Tuple[ControlMessage, ...] = ()
-ZERO = 0  # an argument that is the very int 0 needs no check; 0.0 and None are not
+POLLIN = select.POLLIN | select.POLLPRI
 _CMSG_SIZE = 4096
 _CMSG_SPACE = CMSG_SPACE(_CMSG_SIZE)
 _INFO = lib.LOWSOCK_INFO
 _SIZE = SAME - 1
-POLLIN, _POLLOUT = select.POLLIN | select.POLLPRI, select.POLLOUT
 
-# bound early: each is looked up after a system call
+# bound early: each is looked up next to a system call
 _Socket = socket.socket
 _plain_recv = lib.lowsock_recv
-_plain_send = lib.lowsock_send
-_sendto = lib.lowsock_sendto
-_send_one = lib.lowsock_send_one
 _recvmsg = lib.lowsock_recvmsg
 _recv_into = lib.lowsock_recv_into
 _decode_address = _address.decode
-_encode_address = _address.encode_for
 _from_buffer = ffi.from_buffer
 _unpack = ffi.unpack
 _free = FREE  # not by its imported name: of such names CPython 3.11 and later make a bound method for each call
-
-
-# ---- sending ----
-
-
-def sendmsg(
-    sock: Socket,
-    buffers: Iterable[Buffer],
-    ancdata: Iterable[ControlMessage] = _NO_ANCDATA,
-    flags: int = 0,
-    address: Address = None,
-) -> int:
-    """Sends one message, gathered from ``buffers``, with control messages beside it; returns the bytes sent.
-
-    ``sock`` is a descriptor or an object with ``fileno()``; ``buffers`` are C-contiguous bytes-like objects of any
-    format; ``ancdata`` holds three-tuples ``(level, type, data)``; ``address`` has the socket module's shape for the
-    family, a host name is resolved each time. On a stream fewer bytes than given may be sent: the control messages
-    went with the first of them, so send the rest without.
-
-    Raises `OSError` as the kernel says it; `TimeoutError` (`socket.timeout` before 3.10) when the socket's timeout is
-    up, `BlockingIOError` where the descriptor is non-blocking; `TypeError`, `ValueError`, `OverflowError` or
-    `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX`` stream,
-    which Linux would lose, are a `ValueError`. See sendmsg(2), cmsg(3).
-    """
-    if type(sock) is not _Socket:
-        return transmit(sock, buffers, NO_CONTROL if ancdata is _NO_ANCDATA else encode(ancdata), flags, address)
-    if sock.gettimeout():
-        flags = checked_int("flags", flags) | MSG_DONTWAIT
-    if type(buffers) is list and len(buffers) == 1 and type(buffers[0]) is bytes:
-        data = buffers[0]
-    else:
-        data = joined(buffers)
-        if data is None:
-            return _send_exported(sock, buffers, ancdata, flags, address)
-    if ancdata is not _NO_ANCDATA:
-        return _send_control(sock, data, ancdata, flags, address)
-    if address is None and flags is ZERO:
-        sent = _plain_send(sock.fileno(), data, len(data))
-    else:
-        sent = _send_to(sock, data, flags, address)
-    return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, flags, address, sent)
-
-
-def _send_to(sock: Any, data: bytes, flags: int, address: Address) -> int:
-    """A first attempt with an address or flags; the count or -errno."""
-    if flags is not ZERO:
-        flags = checked_int("flags", flags)
-    fd = sock.fileno()
-    name = b"" if address is None else _encode_address(sock, fd, address)
-    return _sendto(fd, data, len(data), name, len(name), flags)
-
-
-def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
-    """A send on a socket object; one control message, the commonest case, goes straight to C."""
-    flags = checked_int("flags", flags)
-    sent = -errno.EINTR
-    if data and type(ancdata) is list and len(ancdata) == 1 and isinstance(ancdata[0], tuple) and len(ancdata[0]) == 3:
-        level, kind, payload = ancdata[0]
-        if type(payload) is bytes and type(level) is int and type(kind) is int:
-            fd = sock.fileno()
-            name = b"" if address is None else _encode_address(sock, fd, address)
-            try:
-                sent = _send_one(fd, data, len(data), level, kind, payload, len(payload), name, len(name), flags)
-            except (TypeError, OverflowError):
-                encode(ancdata)  # raises the error that names what is wrong, if it is that
-                raise
-    return sent if sent >= 0 else transmit(sock, [data], encode(ancdata), flags, address, sent)
-
-
-def _send_exported(
-    sock: Any, buffers: Any, ancdata: Iterable[ControlMessage], flags: int, address: Address
-) -> int:
-    """A send on a socket object of what is too large to be joined."""
-    sent = -errno.EINTR
-    control = NO_CONTROL if ancdata is _NO_ANCDATA else encode(ancdata)
-    if not PYPY and type(buffers) is list and address is None and control is NO_CONTROL and flags is ZERO:
-        exports: List[Any] = []  # they end with this frame, which a traceback may keep alive
-        try:
-            exports += map(_from_buffer, buffers)
-            sent = lib.lowsock_send_gathered(sock.fileno(), exports, list(map(len, exports)), len(exports))
-        except (TypeError, ValueError, BufferError) as error:
-            if not raised_here(error):
-                raise
-        finally:
-            exports.clear()
-    return sent if sent >= 0 else transmit(sock, buffers, control, flags, address, sent)
-
-
-def transmit(
-    sock: Socket, buffers: Iterable[Buffer], control: Control, flags: int, address: Address, answer: int = -errno.EINTR
-) -> int:
-    """Any send, its control messages checked. ``answer`` is the -errno of a first attempt."""
-    flags = checked_int("flags", flags)
-    fd, timeout = target(sock)
-    name = b"" if address is None else _encode_address(sock, fd, address)
-    if timeout:
-        flags |= MSG_DONTWAIT
-    data = joined(buffers)
-    if data is None:
-        return _send_gathered(sock, buffers, control, flags, name, answer)
-    if control.descriptors and not data:
-        refuse_without_data(fd)
-    return _send_joined(sock, data, control, flags, name, answer)
-
-
-def _send_joined(sock: Socket, data: Any, control: Control, flags: int, name: bytes, answer: int) -> int:
-    payload, table, rows, _ = control
-
-    def attempt(fd: int) -> int:
-        if rows:
-            return lib.lowsock_sendmsg(fd, data, len(data), payload, table, rows, name, len(name), flags)
-        return _sendto(fd, data, len(data), name, len(name), flags)
-
-    return persist(sock, flags, _POLLOUT, attempt, answer)
-
-
-def _send_gathered(sock: Socket, buffers: Any, control: Control, flags: int, name: bytes, answer: int) -> int:
-    gathered = Gathered(buffers)
-    try:
-        if control.descriptors and not gathered.size:
-            refuse_without_data(target(sock)[0])
-        if not gathered.bases:
-            return _send_joined(sock, gathered.data, control, flags, name, answer)
-        bases, sizes, (payload, table, rows, _) = gathered.bases, gathered.sizes, control
-
-        def attempt(fd: int) -> int:
-            return lib.lowsock_sendmsg_from(
-                fd, bases, sizes, len(bases), payload, table, rows, name, len(name), flags
-            )
-
-        return persist(sock, flags, _POLLOUT, attempt, answer)
-    finally:
-        gathered.release()
-
-
-def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[ControlMessage] = _NO_ANCDATA) -> int:
-    """Sends one buffer, the short way; returns the bytes sent.
-
-    ``send1msg(sock, data)`` does what ``sock.send(data)`` does. ``ancillary`` holds three-tuples
-    ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
-    """
-    if ancillary is _NO_ANCDATA and flags is ZERO and type(data) is bytes and type(sock) is _Socket:
-        if not sock.gettimeout():
-            sent = _plain_send(sock.fileno(), data, len(data))
-            return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, None, sent)
-    viewed("data", data).release()
-    control = NO_CONTROL if ancillary is _NO_ANCDATA else encode(ancillary, "ancillary")
-    return transmit(sock, [data], control, flags, None)
-
-
-# ---- receiving ----
 
 
 def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> Received:
@@ -262,8 +98,8 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
 
 def _receive(
     sock: Socket, bufsize: int, ancbufsize: int, flags: int, answer: int = -errno.EINTR, *, short: bool = False
-) -> Any:
-    """Any receive. ``answer`` is the -errno of a first, plain attempt; ``short``: what `recv1msg` returns."""
+) -> Any:  # `Received`, or what `recv1msg` returns
+    """Any receive. ``answer`` is the -errno of a first, plain attempt."""
     bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
     ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
     flags = checked_int("flags", flags)
@@ -290,7 +126,7 @@ def _receive_of(struct: Any, bufsize: int, ancbufsize: int, flags: int, fd: int)
     return _recvmsg(struct, fd, bufsize, ancbufsize, flags)
 
 
-def _details(reply: Reply, answer: int) -> Tuple[int, Ancillary, int, Address]:
+def _details(reply: Reply, answer: int) -> tuple[int, Ancillary, int, Address]:
     """What came beside the data. The reply still owns the descriptors, until somebody else says that they do."""
     if answer >= SAME:
         return answer - SAME, [], 0, reply.address
@@ -302,7 +138,7 @@ def _details(reply: Reply, answer: int) -> Tuple[int, Ancillary, int, Address]:
 
 def recvmsg_into(
     sock: Socket, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0
-) -> Tuple[int, Ancillary, int, Address]:
+) -> tuple[int, Ancillary, int, Address]:
     """Receives one message into ``buffers``, scattered; returns ``(nbytes, ancdata, msg_flags, address)``.
 
     ``buffers`` are writable, C-contiguous bytes-like objects of any format, filled in their order. They are held for the
@@ -322,8 +158,8 @@ def recvmsg_into(
     except IndexError as error:
         entry = spare(error)
     struct, _, reply = entry
-    exports: List[Any] = []  # they end with this frame, which a traceback may keep alive
-    sizes: List[int] = []
+    exports: list[Any] = []  # they end with this frame, which a traceback may keep alive
+    sizes: list[int] = []
     try:
         for buffer in buffers:
             if type(buffer) is not bytearray:  # it may be read-only
@@ -351,14 +187,18 @@ def recvmsg_into(
 
 def _receive_scattered(
     sock: Socket, buffers: Iterable[Buffer], ancbufsize: int, flags: int, answer: int = -errno.EINTR
-) -> Tuple[int, Ancillary, int, Address]:
+) -> tuple[int, Ancillary, int, Address]:
     """Any receive into buffers, on CPython."""
     ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
     flags = checked_int("flags", flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
     scattered = Scattered(buffers)
-    reply = take(0, ancbufsize)
+    try:
+        reply = take(0, ancbufsize)
+    except BaseException:  # MemoryError
+        scattered.release()
+        raise
     ancdata: Optional[Ancillary] = None
     try:
         attempt = partial(_scatter_of, reply.struct, scattered, ancbufsize, flags)
@@ -382,7 +222,7 @@ def _scatter_of(struct: Any, scattered: Scattered, ancbufsize: int, flags: int, 
 
 def _receive_bounced(
     sock: Socket, buffers: Iterable[Buffer], ancbufsize: int, flags: int
-) -> Tuple[int, Ancillary, int, Address]:
+) -> tuple[int, Ancillary, int, Address]:
     """Any receive into buffers, on PyPy: received as bytes and copied."""
     ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
     flags = checked_int("flags", flags)
@@ -390,6 +230,8 @@ def _receive_bounced(
     if timeout:
         flags |= MSG_DONTWAIT
     bounced = Bounced(buffers)
+    if len(bounced.sizes) > IOV_MAX:
+        fail(-errno.EMSGSIZE)  # as the kernel says of so many iovecs
     reply = take(bounced.size, ancbufsize)
     answer = -errno.EINTR
     ancdata: Optional[Ancillary] = None
@@ -411,7 +253,7 @@ def _receive_bounced(
 
 def recv1msg(
     sock: Socket, maxsize: int = 8192, *, flags: int = 0, cmsg_size: int = _CMSG_SIZE
-) -> Tuple[bytes, int, Ancillary]:
+) -> tuple[bytes, int, Ancillary]:
     """Receives into one buffer, the short way; returns ``(data, msg_flags, ancillary)``.
 
     ``recv1msg(sock, size)`` does what ``sock.recv(size)`` does, with room for ``cmsg_size`` bytes of control data beside

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""Sending one message: sendmsg(2).
+
+`sendmsg` begins with the commonest case written out, because after a system call every step of the interpreter is slow;
+what is not that case goes to `transmit` in the end. docs/design.md has the figures.
+"""
+
+import errno
+import select
+import socket
+from collections.abc import Iterable
+from typing import Any, Optional
+
+from lowsock import _address
+from lowsock._address import Address
+from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, Control, ControlMessage, encode, refuse_without_data
+from lowsock._buffers import PYPY, Buffer, Gathered, joined, viewed
+from lowsock._calling import MSG_DONTWAIT, ZERO, Socket, checked_int, persist, raised_here, target
+from lowsock._ffi import ffi, lib
+
+_POLLOUT = select.POLLOUT
+
+# bound early: each is looked up next to a system call
+_Socket = socket.socket
+_plain_send = lib.lowsock_send
+_sendto = lib.lowsock_sendto
+_send_one = lib.lowsock_send_one
+_encode_address = _address.encode_for
+_from_buffer = ffi.from_buffer
+
+
+def sendmsg(
+    sock: Socket,
+    buffers: Iterable[Buffer],
+    ancdata: Iterable[ControlMessage] = NO_ANCDATA,
+    flags: int = 0,
+    address: Address = None,
+) -> int:
+    """Sends one message, gathered from ``buffers``, with control messages beside it; returns the bytes sent.
+
+    ``sock`` is a descriptor or an object with ``fileno()``; ``buffers`` are C-contiguous bytes-like objects of any
+    format; ``ancdata`` holds three-tuples ``(level, type, data)``; ``address`` has the socket module's shape for the
+    family, a host name is resolved each time. On a stream fewer bytes than given may be sent: the control messages
+    went with the first of them, so send the rest without.
+
+    Raises `OSError` as the kernel says it; `TimeoutError` (`socket.timeout` before 3.10) when the socket's timeout is
+    up, `BlockingIOError` where the descriptor is non-blocking; `TypeError`, `ValueError`, `OverflowError` or
+    `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX`` stream,
+    which Linux would lose, are a `ValueError`. See sendmsg(2), cmsg(3).
+    """
+    if type(sock) is not _Socket:
+        return transmit(sock, buffers, NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata), flags, address)
+    if sock.gettimeout():
+        flags = checked_int("flags", flags) | MSG_DONTWAIT
+    if type(buffers) is list and len(buffers) == 1 and type(buffers[0]) is bytes:
+        data: Optional[bytes] = buffers[0]
+    else:
+        data = joined(buffers)
+    if data is None:
+        return _send_exported(sock, buffers, ancdata, flags, address)
+    if ancdata is not NO_ANCDATA:
+        return _send_control(sock, data, ancdata, flags, address)
+    if address is None and flags is ZERO:
+        sent = _plain_send(sock.fileno(), data, len(data))
+    else:
+        sent = _send_to(sock, data, flags, address)
+    return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, flags, address, sent)
+
+
+def _send_to(sock: Any, data: bytes, flags: int, address: Address) -> int:
+    """A first attempt with an address or flags; the count or -errno."""
+    if flags is not ZERO:
+        flags = checked_int("flags", flags)
+    fd = sock.fileno()
+    name = b"" if address is None else _encode_address(sock, fd, address)
+    return _sendto(fd, data, len(data), name, len(name), flags)
+
+
+def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
+    """A send on a socket object; one control message, the commonest case, goes straight to C."""
+    flags = checked_int("flags", flags)
+    sent = -errno.EINTR
+    if data and type(ancdata) is list and len(ancdata) == 1 and isinstance(ancdata[0], tuple) and len(ancdata[0]) == 3:
+        level, kind, payload = ancdata[0]
+        if type(payload) is bytes and type(level) is int and type(kind) is int:
+            fd = sock.fileno()
+            name = b"" if address is None else _encode_address(sock, fd, address)
+            try:
+                sent = _send_one(fd, data, len(data), level, kind, payload, len(payload), name, len(name), flags)
+            except (TypeError, OverflowError):
+                encode(ancdata)  # raises the error that names what is wrong, if it is that
+                raise
+    return sent if sent >= 0 else transmit(sock, [data], encode(ancdata), flags, address, sent)
+
+
+def _send_exported(sock: Any, buffers: Any, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
+    """A send on a socket object of what is too large to be joined."""
+    sent = -errno.EINTR
+    control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata)
+    if not PYPY and type(buffers) is list and address is None and control is NO_CONTROL and flags is ZERO:
+        exports: list[Any] = []  # they end with this frame, which a traceback may keep alive
+        try:
+            exports += map(_from_buffer, buffers)
+            sent = lib.lowsock_send_gathered(sock.fileno(), exports, list(map(len, exports)), len(exports))
+        except (TypeError, ValueError, BufferError) as error:
+            if not raised_here(error):
+                raise
+        finally:
+            exports.clear()
+    return sent if sent >= 0 else transmit(sock, buffers, control, flags, address, sent)
+
+
+def transmit(
+    sock: Socket, buffers: Iterable[Buffer], control: Control, flags: int, address: Address, answer: int = -errno.EINTR
+) -> int:
+    """Any send, its control messages checked. ``answer`` is the -errno of a first attempt."""
+    flags = checked_int("flags", flags)
+    fd, timeout = target(sock)
+    name = b"" if address is None else _encode_address(sock, fd, address)
+    if timeout:
+        flags |= MSG_DONTWAIT
+    data = joined(buffers)
+    if data is None:
+        return _send_gathered(sock, buffers, control, flags, name, answer)
+    if control.descriptors and not data:
+        refuse_without_data(fd)
+    return _send_joined(sock, data, control, flags, name, answer)
+
+
+def _send_joined(sock: Socket, data: Any, control: Control, flags: int, name: bytes, answer: int) -> int:
+    payload, table, rows, _ = control
+
+    def attempt(fd: int) -> int:
+        if rows:
+            return lib.lowsock_sendmsg(fd, data, len(data), payload, table, rows, name, len(name), flags)
+        return _sendto(fd, data, len(data), name, len(name), flags)
+
+    return persist(sock, flags, _POLLOUT, attempt, answer)
+
+
+def _send_gathered(sock: Socket, buffers: Any, control: Control, flags: int, name: bytes, answer: int) -> int:
+    gathered = Gathered(buffers)
+    try:
+        if control.descriptors and not gathered.size:
+            refuse_without_data(target(sock)[0])
+        if not gathered.bases:
+            return _send_joined(sock, gathered.data, control, flags, name, answer)
+        bases, sizes, (payload, table, rows, _) = gathered.bases, gathered.sizes, control
+
+        def attempt(fd: int) -> int:
+            return lib.lowsock_sendmsg_from(fd, bases, sizes, len(bases), payload, table, rows, name, len(name), flags)
+
+        return persist(sock, flags, _POLLOUT, attempt, answer)
+    finally:
+        gathered.release()
+
+
+def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[ControlMessage] = NO_ANCDATA) -> int:
+    """Sends one buffer, the short way; returns the bytes sent.
+
+    ``send1msg(sock, data)`` does what ``sock.send(data)`` does. ``ancillary`` holds three-tuples
+    ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
+    """
+    plain = ancillary is NO_ANCDATA and flags is ZERO and type(data) is bytes
+    if plain and type(sock) is _Socket and not sock.gettimeout():
+        sent = _plain_send(sock.fileno(), data, len(data))
+        return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, None, sent)
+    viewed("data", data).release()
+    control = NO_CONTROL if ancillary is NO_ANCDATA else encode(ancillary, "ancillary")
+    return transmit(sock, [data], control, flags, None)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""The documentation: every program runs, every quotation is true, every public name is there."""
+
+import inspect
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import lowsock
+
+DOCS = Path(__file__).parent.parent / "docs"
+LISTINGS = DOCS / "listings"
+PAGES = sorted(DOCS.glob("*.md"))
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+QUOTATION = re.compile(r"# listings/(\w+\.py)\n(.*)", re.DOTALL)
+LINK = re.compile(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)")
+
+SAYS = {
+    "addresses.py": ("IPv4: tuple of 2, the sender's own: True", "unnamed: NoneType of 0"),
+    "copy_descriptor.py": ("the copy is inheritable: False", "parent read: the child read 'written by the parent'"),
+    "gather_scatter.py": ("kind 7, body 'scattered to the winds'", "a stream of 900000 bytes, all as sent: True"),
+    "kernel_timestamp.py": ("b'tick' was read", "between the two, as it should be: True"),
+    "out_of_band.py": ("TCP: b'before' stands before the mark", "TCP: b'!' is the urgent byte", "AF_UNIX: "),
+    "packet_info.py": ("asked 127.0.0.2: I am 127.0.0.2", "asked 127.0.0.3: I am 127.0.0.3"),
+    "refuse_descriptors.py": ("dropped: True", "descriptors gained: 0", "a peek made a copy of its own: True"),
+    "send_replacement.py": ("sent 12 bytes", "received b'regular data'", "after the end: b''"),
+    "timeouts.py": ("within 50 ms: None - waited: True", "the call goes on: b'from the handler'"),
+    "truncation.py": ("b'0123' ['MSG_TRUNC']", "3000 bytes, found by peeking", "of 10 descriptors ['MSG_CTRUNC']"),
+}
+LINUX = {"kernel_timestamp.py", "packet_info.py"}
+
+
+def blocks(page):
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def quotations():
+    found = [(page.name, QUOTATION.fullmatch(block)) for page in PAGES for block in blocks(page)]
+    return [
+        pytest.param(*match.groups(), id=f"{page}-{match[1]}-{i}") for i, (page, match) in enumerate(found) if match
+    ]
+
+
+def says_verbatim(text, quoted):
+    """Whether the lines of ``quoted`` stand in ``text``, all of them indented by the same amount."""
+    lines = quoted.rstrip("\n").splitlines()
+    source = text.splitlines()
+    windows = (source[i : i + len(lines)] for i in range(len(source) - len(lines) + 1))
+    return any(textwrap.dedent("\n".join(window)) == "\n".join(lines) for window in windows)
+
+
+def heading_anchors(page):
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_listing_is_tested():
+    assert sorted(SAYS) == sorted(path.name for path in LISTINGS.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_a_listing_runs_anywhere_and_says_what_it_did(name, tmp_path):
+    if name in LINUX and not sys.platform.startswith("linux"):
+        pytest.skip("its control messages are those of Linux")
+    command = [sys.executable, "-I", "-W", "error", str(LISTINGS / name)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert [words for words in SAYS[name] if words not in done.stdout] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("listing", "quoted"), quotations())
+def test_what_a_page_quotes_stands_in_the_listing(listing, quoted):
+    assert says_verbatim((LISTINGS / listing).read_text(encoding="utf-8"), quoted)
+
+
+def test_the_guide_quotes_every_listing():
+    quoted = {match[1] for block in blocks(DOCS / "guide.md") for match in [QUOTATION.fullmatch(block)] if match}
+    assert quoted == set(SAYS)
+
+
+def test_all_python_in_the_guide_is_quoted():
+    assert [block for block in blocks(DOCS / "guide.md") if not QUOTATION.fullmatch(block)] == []
+
+
+def signature(name):
+    function = getattr(lowsock, name)
+    bare = inspect.signature(function)
+    parameters = [p.replace(annotation=p.empty) for p in bare.parameters.values()]
+    return f"{name}{bare.replace(parameters=parameters, return_annotation=bare.empty)}"
+
+
+@pytest.mark.parametrize("heading", [*map(signature, lowsock.__all__), "lowsock.constants"])
+def test_the_reference_has_a_heading_for_every_public_name(heading):
+    headings = re.findall(r"^##+ `(.+)`$", (DOCS / "reference.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert heading in headings
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for path, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in heading_anchors(target), anchor
+
+
+@pytest.mark.parametrize("quoted", ["b\n    c", "a", "c\n\nd"])
+def test_a_quotation_may_be_dedented(quoted):
+    assert says_verbatim("  b\n      c\na\nc\n\nd\n", quoted)
+
+
+@pytest.mark.parametrize("quoted", ["b\nc", "B", "a\nd", "b \n    c"])
+def test_a_quotation_may_not_be_changed(quoted):
+    assert not says_verbatim("  b\n      c\na\nc\n\nd\n", quoted)

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""The package as it was installed: what is in it, what it imports, what it shows."""
+
+import ast
+import importlib.metadata
+import inspect
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import types
+
+import pytest
+
+import lowsock
+import lowsock.constants
+
+PACKAGE = pathlib.Path(lowsock.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# Imports point down: a module imports from the rows under its own, never from its own row or one above.
+LAYERS = (
+    ("__main__",),
+    ("_mainjob", "_probes"),
+    ("_probes_error",),
+    ("_probes_ip", "_probes_other", "_probes_unix"),
+    ("_probing",),
+    ("_loopback",),
+    ("__init__",),
+    ("constants", "_descriptors", "_urgent"),
+    ("_receiving", "_sending"),
+    ("_ancillary", "_address"),
+    ("_buffers", "_reply"),
+    ("_layouts", "_calling"),
+    ("_constants",),
+    ("_ffi",),
+    ("_native",),
+)
+DEPTH = {module: depth for depth, row in enumerate(LAYERS) for module in row}
+
+SIGNATURES = {
+    "CMSG_LEN": "(length)",
+    "CMSG_SPACE": "(length)",
+    "recv1msg": "(sock, maxsize=8192, *, flags=0, cmsg_size=4096)",
+    "recv_fds": "(sock, bufsize, maxfds, flags=0)",
+    "recvmsg": "(sock, bufsize, ancbufsize=0, flags=0)",
+    "recvmsg_into": "(sock, buffers, ancbufsize=0, flags=0)",
+    "send1msg": "(sock, data, flags=0, ancillary=())",
+    "send_fds": "(sock, buffers, fds, flags=0, address=None)",
+    "sendmsg": "(sock, buffers, ancdata=(), flags=0, address=None)",
+    "sockatmark": "(sock)",
+}
+
+
+def module_of(path):
+    return path.stem
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def nodes(path, kind):
+    return [node for node in ast.walk(tree(path)) if isinstance(node, kind)]
+
+
+def own_name(module, name):
+    """The module of this package that ``from MODULE import NAME`` reads, or None."""
+    if module == "lowsock":
+        return name if name in DEPTH else "__init__"
+    return module.partition(".")[2] if module.startswith("lowsock.") else None
+
+
+def imported(path):
+    """The modules of this package that a file imports."""
+    found = {own_name(alias.name, "") for node in nodes(path, ast.Import) for alias in node.names}
+    for node in nodes(path, ast.ImportFrom):
+        module = node.module or "lowsock"
+        if node.level:
+            module = "lowsock" if node.module is None else f"lowsock.{node.module}"
+        found |= {own_name(module, alias.name) for alias in node.names}
+    return found - {None}
+
+
+# ---- what is installed ----
+
+
+def test_the_imported_package_is_the_installed_one():
+    installed = importlib.metadata.distribution("lowsock").locate_file("lowsock/__init__.py")
+    assert pathlib.Path(str(installed)).resolve() == pathlib.Path(lowsock.__file__).resolve()
+
+
+def test_the_imported_package_is_not_the_clone():
+    clone = pathlib.Path(__file__).resolve().parent.parent / "lowsock"
+    assert PACKAGE.resolve() != clone
+
+
+def test_the_marker_for_type_checkers_is_installed():
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_no_c_source_is_installed():
+    installed = {path.suffix for path in PACKAGE.rglob("*") if path.is_file()}
+    assert installed <= {".py", ".pyc", ".pyi", ".typed", ".so"} | {""}
+
+
+# ---- what it imports ----
+
+
+def test_every_module_has_its_row_in_the_table():
+    assert {module_of(path) for path in SOURCES} <= set(DEPTH)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_imports_point_down(path):
+    depth = DEPTH[module_of(path)]
+    assert [module for module in sorted(imported(path)) if DEPTH[module] <= depth] == []
+
+
+def test_only_one_module_imports_the_compiled_one():
+    assert [module_of(path) for path in SOURCES if "_native" in imported(path)] == ["_ffi"]
+
+
+def test_the_public_modules_do_not_see_the_compiled_one():
+    public = [path for path in SOURCES if not module_of(path).startswith("_") or module_of(path) == "__init__"]
+    assert [module_of(path) for path in public if "_ffi" in imported(path)] == []
+
+
+IMPORT = """
+import sys
+before = set(sys.modules)
+import lowsock
+for name in set(sys.modules) - before:
+    origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None) or ""
+    if "site-packages" in origin:
+        print(name.partition(".")[0])
+"""
+
+
+def test_importing_it_brings_in_nothing_but_cffis_runtime():
+    run = subprocess.run([sys.executable, "-I", "-c", IMPORT], stdout=subprocess.PIPE, check=True)
+    assert set(run.stdout.decode().split()) <= {"lowsock", "_cffi_backend"}
+
+
+# ---- the rules of the house ----
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_errno_is_never_asked_of_ffi(path):
+    owners = [node.value for node in nodes(path, ast.Attribute) if node.attr == "errno"]
+    assert [owner.id for owner in owners if isinstance(owner, ast.Name) and "ffi" in owner.id.lower()] == []
+
+
+def raised(node):
+    error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+    return getattr(error, "id", "")
+
+
+def is_os_error(name):
+    kind = getattr(__import__("builtins"), name, None)
+    return isinstance(kind, type) and issubclass(kind, OSError)
+
+
+def test_os_error_is_raised_in_one_place():
+    """But for the one that the socket module raises itself, which names no error of the kernel."""
+    places = {
+        (module_of(path), ast.unparse(node))
+        for path in SOURCES
+        for node in nodes(path, ast.Raise)
+        if is_os_error(raised(node)) and module_of(path) != "_calling"
+    }
+    assert places <= {("_address", "raise OSError('AF_UNIX path too long')")}
+
+
+# ---- what it shows ----
+
+
+def test_all_is_the_public_namespace():
+    public = {
+        name
+        for name, value in vars(lowsock).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert public == set(lowsock.__all__)
+
+
+def test_all_is_sorted_and_has_no_duplicates():
+    assert lowsock.__all__ == sorted(set(lowsock.__all__))
+
+
+def test_the_contract_is_whole():
+    assert set(SIGNATURES) <= set(lowsock.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(SIGNATURES))
+def test_signatures_are_those_of_the_contract(name):
+    signature = inspect.signature(getattr(lowsock, name))
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    shown = signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+    assert str(shown) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", lowsock.__all__)
+def test_every_public_function_names_a_man_page(name):
+    assert re.search(r"\b\w+\([23478]\)", inspect.getdoc(getattr(lowsock, name)) or "")
+
+
+@pytest.mark.parametrize("name", lowsock.__all__)
+def test_every_public_function_is_typed(name):
+    function = getattr(lowsock, name)
+    assert set(function.__annotations__) == {*inspect.signature(function).parameters, "return"}
+
+
+# ---- what it returns ----
+
+
+BUILTIN = (int, bytes, str, bool, type(None))
+
+
+def kinds(value):
+    """The exact types in a result, its lists and tuples opened."""
+    if type(value) in (list, tuple):
+        return {kind for item in value for kind in kinds(item)}
+    return {type(value)}
+
+
+CALLS = {
+    "CMSG_LEN": lambda pair: lowsock.CMSG_LEN(4),
+    "CMSG_SPACE": lambda pair: lowsock.CMSG_SPACE(4),
+    "sendmsg": lambda pair: lowsock.sendmsg(pair.b, [b"a", bytearray(b"b")]),
+    "send1msg": lambda pair: lowsock.send1msg(pair.b, b"a"),
+    "send_fds": lambda pair: lowsock.send_fds(pair.b, [b"a"], []),
+    "recvmsg": lambda pair: lowsock.recvmsg(pair.a, 100),
+    "recvmsg (with room)": lambda pair: lowsock.recvmsg(pair.a, 100, 100),
+    "recvmsg_into": lambda pair: lowsock.recvmsg_into(pair.a, [bytearray(100)], 100),
+    "recv1msg": lambda pair: lowsock.recv1msg(pair.a),
+    "recv_fds": lambda pair: lowsock.recv_fds(pair.a, 100, 1),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_results_are_of_builtin_types(pair, call):
+    if pair.kind.startswith("udp"):
+        pair.a.setsockopt(*OPTIONS[pair.family], 1)
+    pair.b.send(b"data")
+    assert kinds(CALLS[call](pair)) <= set(BUILTIN)
+
+
+def test_the_mark_is_a_bool(tcp_pair):
+    assert type(lowsock.sockatmark(tcp_pair.a)) is bool
+
+
+OPTIONS = {
+    socket.AF_INET: (socket.IPPROTO_IP, 8),  # IP_PKTINFO
+    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+}

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""The probes of the `lowsock` command: each answers, says why not, and finds what this kernel is known to have."""
+
+import errno
+import json
+import platform
+import re
+import socket
+import struct
+import subprocess
+import sys
+
+import pytest
+
+from lowsock import _loopback, _probes, _probes_ip, _probing
+
+LINUX = sys.platform.startswith("linux")
+linux = pytest.mark.skipif(not LINUX, reason="the features are Linux's")
+
+SINCE_4_18 = {
+    "descriptors",
+    "close-on-exec at once",
+    "credentials",
+    "peer credentials",
+    "abstract names",
+    "seqpacket",
+    "timestamps (SO_TIMESTAMP)",
+    "timestamps (SO_TIMESTAMPNS)",
+    "timestamps (SO_TIMESTAMPING)",
+    "packet info",
+    "TTL",
+    "TOS and ECN",
+    "original destination",
+    "source address of one datagram",
+    "drop counter",
+    "bytes still queued",
+    "segmentation offload, sending",
+    "error queue",
+    "transmit timestamps",
+    "transmit timestamp of one message",
+    "acknowledgement timestamps",
+    "batches",
+    "netlink",
+}
+WITH_IPV6 = {
+    "packet info, IPv6",
+    "hop limit, IPv6",
+    "traffic class and ECN, IPv6",
+    "original destination, IPv6",
+    "error queue, IPv6",
+}
+SINCE_6_14 = {"pidfds", "peer pidfd", "mark, received", "priority", "segmentation offload, receiving", "zero copy"}
+PRIVILEGED = {"mark, sent", "packet sockets"}
+CAP_NET_ADMIN, CAP_NET_RAW, PR_CAPBSET_DROP = 12, 13, 24
+
+
+# Empties the bounding set: what is executed next has no capability, even as root. Without any there is none to give up.
+WITHOUT_CAPABILITIES = f"""
+import ctypes, os, sys
+for capability in range(64):
+    ctypes.CDLL(None).prctl({PR_CAPBSET_DROP}, capability, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+@pytest.fixture(scope="module")
+def available():
+    """Name of a feature -> whether it is there."""
+    return {row.name: row.available for row in _probes.run()}
+
+
+def absent(available, names):
+    return sorted(name for name in names if not available[name])
+
+
+def has_capabilities(*numbers):
+    with open("/proc/self/status", encoding="ascii") as file:
+        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    return all(effective >> number & 1 for number in numbers)
+
+
+def kernel():
+    return tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+
+
+# ---- what is there ----
+
+
+@pytest.mark.parametrize("name", [probe.name for probe in _probes.PROBES])
+def test_every_probe_answers_and_leaves_no_descriptor(name, open_fds):
+    before = open_fds()
+    (probe,) = [probe for probe in _probes.PROBES if probe.name == name]
+    row = _probes._run(probe)
+    assert (row.name, type(row.available), row.detail != "") == (name, bool, True)
+    assert open_fds() == before
+
+
+@linux
+def test_what_every_linux_has_is_there(available):
+    assert absent(available, SINCE_4_18) == []
+
+
+@linux
+def test_what_ipv6_brings_is_there(available):
+    if not available["IPv6"]:
+        pytest.skip("this system has no IPv6")
+    assert absent(available, WITH_IPV6) == []
+
+
+@linux
+@pytest.mark.skipif(LINUX and kernel() < (6, 14), reason="the kernel is older than 6.14")
+def test_what_a_recent_linux_has_is_there(available):
+    assert absent(available, SINCE_6_14) == []
+
+
+@linux
+def test_what_privileges_allow_is_there(available):
+    if not has_capabilities(CAP_NET_ADMIN, CAP_NET_RAW):
+        pytest.skip("CAP_NET_ADMIN and CAP_NET_RAW are not there")
+    assert absent(available, PRIVILEGED) == []
+
+
+# ---- without privileges ----
+
+
+@pytest.fixture(scope="module")
+def unprivileged(tmp_path_factory):
+    """What ``--json`` tells of the features to a process without a single capability."""
+    python = [sys.executable, "-I", "-c", WITHOUT_CAPABILITIES, "-I", "-X", "dev", "-W", "error"]
+    directory = tmp_path_factory.mktemp("empty")
+    done = subprocess.run([*python, "-m", "lowsock", "--json"], capture_output=True, text=True, cwd=directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    return {row["name"]: row for row in json.loads(done.stdout)["features"]}
+
+
+@linux
+def test_what_every_linux_has_needs_no_privilege(unprivileged):
+    assert [name for name in sorted(SINCE_4_18) if not unprivileged[name]["available"]] == []
+
+
+@linux
+@pytest.mark.parametrize("name", sorted(PRIVILEGED))
+def test_what_needs_a_privilege_says_which(name, unprivileged):
+    row = unprivileged[name]
+    assert not row["available"]
+    assert re.match(r"EPERM \(.+\); needs CAP_NET_", row["detail"])
+
+
+# ---- why not ----
+
+REASONS = {
+    "an error of the kernel": (OSError(errno.EPERM, "x"), "EPERM (Operation not permitted); needs a key"),
+    "a name that the platform lacks": (
+        AttributeError("this platform has no SO_X"),
+        "this platform has no SO_X; needs a key",
+    ),
+    "a timeout": (socket.timeout("timed out"), f"nothing came within {_loopback.TIMEOUT} s; needs a key"),
+    "something else than was sent": (_loopback.Missing("sent 1, received 2"), "sent 1, received 2; needs a key"),
+    "what the interpreter lacks": (_loopback.Lacking("no AF_X"), "no AF_X"),
+    "an error without a word": (ValueError(), "ValueError; needs a key"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_a_probe_that_raises_is_a_no_with_the_reason(case):
+    error, detail = REASONS[case]
+
+    def probe(_):
+        raise error
+
+    assert _probes._run(_probing.Probe("x", probe, "a key")) == ("x", False, detail)
+
+
+def test_a_constant_that_is_not_there_is_the_answer():
+    with pytest.raises(AttributeError, match="SO_NO_SUCH_OPTION"):
+        _probing.pair("SO_NO_SUCH_OPTION")
+
+
+def test_a_family_that_the_interpreter_lacks_is_told():
+    with pytest.raises(_loopback.Lacking, match="no AF_NO_SUCH_FAMILY"):
+        _loopback.number("AF_NO_SUCH_FAMILY")
+
+
+def test_a_control_message_that_does_not_come_is_told():
+    with pytest.raises(_loopback.Missing, match="no SCM_RIGHTS message came"):
+        _probing.payload([], "SCM_RIGHTS")
+
+
+def test_a_number_that_changed_on_its_way_is_told():
+    with pytest.raises(_loopback.Missing, match="sent 7, received 8"):
+        _probes_ip._number(7)((8).to_bytes(4, sys.byteorder), None)
+
+
+@pytest.mark.parametrize("seconds", [0, 2**40])
+def test_a_timestamp_of_another_time_is_none(seconds):
+    with pytest.raises(_loopback.Missing):
+        _probes_ip.age(struct.pack("=qq", seconds, 0), 1e-9)
+
+
+@pytest.mark.parametrize("limit", [200, 1024])
+@pytest.mark.parametrize("most", [0, 1, 63, 64, 127, 128])
+def test_greatest_finds_the_last_that_works(most, limit):
+    assert _probing.greatest(lambda number: number <= most, limit) == most
