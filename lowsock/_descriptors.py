@@ -95,20 +95,19 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
     fds: Optional[list[int]] = None
     try:
         answer = _recv_fds(struct, sock.fileno(), bufsize, _ROOM, maxfds, 0)
-        if answer > MORE:
-            fds = []  # nothing came, and the reply is another's from here on
+        if answer <= MORE:
+            size, msg_flags, source, count = _unpack(reply.info, _INFO)
+            data = view[:size]
+            address = None if source == -1 else _address.decode(reply, source)
+            fds = _unpack(reply.fds, count)
+            struct.fd_count = 0  # they are in fds now
             _free.append(entry)
-            return _receive(sock, bufsize, maxfds, 0, answer)
-        size, msg_flags, source, count = _unpack(reply.info, _INFO)
-        data = view[:size]
-        address = None if source == -1 else _address.decode(reply, source)
-        fds = _unpack(reply.fds, count)
-        struct.fd_count = 0  # they are in fds now
-        _free.append(entry)
-        return data, fds, msg_flags, address
+            return data, fds, msg_flags, address
     except BaseException:
         _close(struct, fds)
         raise
+    _free.append(entry)  # nothing came
+    return _receive(sock, bufsize, maxfds, 0, answer)
 
 
 def _receive(

@@ -78,22 +78,21 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
             data, ancdata = view[:answer], []
             _free.append(entry)
             return data, ancdata, 0, address
-        if answer > MORE:
-            ancdata = []  # nothing came, and the reply is another's from here on
+        if answer <= MORE:
+            info = _unpack(reply.info, MORE - answer)
+            data = view[: info[0]]
+            address = None if info[2] == -1 else _decode_address(reply, info[2])
+            ancdata = decode(reply, info) if len(info) > _INFO else []
+            if info[3]:
+                struct.fd_count = 0  # the descriptors are in ancdata now
             _free.append(entry)
-            return _receive(sock, bufsize, ancbufsize, flags, answer)
-        info = _unpack(reply.info, MORE - answer)
-        data = view[: info[0]]
-        address = None if info[2] == -1 else _decode_address(reply, info[2])
-        ancdata = decode(reply, info) if len(info) > _INFO else []
-        if info[3]:
-            struct.fd_count = 0  # the descriptors are in ancdata now
-        _free.append(entry)
-        return data, ancdata, info[1], address
+            return data, ancdata, info[1], address
     except BaseException:
         close_received(reply, ancdata)
         checked_int("bufsize", bufsize, least=0, most=INT_MAX)
         raise
+    _free.append(entry)  # nothing came
+    return _receive(sock, bufsize, ancbufsize, flags, answer)
 
 
 def _receive(
@@ -277,20 +276,19 @@ def recv1msg(
             data, ancillary = view[: answer & _SIZE], []
             _free.append(entry)
             return data, 0, ancillary
-        if answer > MORE:
-            ancillary = []  # nothing came, and the reply is another's from here on
+        if answer <= MORE:
+            info = _unpack(reply.info, MORE - answer)
+            data = view[: info[0]]
+            ancillary = decode(reply, info)
+            if info[3]:
+                struct.fd_count = 0  # the descriptors are in ancillary now
             _free.append(entry)
-            return _receive(sock, maxsize, space, 0, answer, short=True)
-        info = _unpack(reply.info, MORE - answer)
-        data = view[: info[0]]
-        ancillary = decode(reply, info)
-        if info[3]:
-            struct.fd_count = 0  # the descriptors are in ancillary now
-        _free.append(entry)
-        return data, info[1], ancillary
+            return data, info[1], ancillary
     except BaseException:
         close_received(reply, ancillary)
         raise
+    _free.append(entry)  # nothing came
+    return _receive(sock, maxsize, space, 0, answer, short=True)
 
 
 def _space(cmsg_size: int) -> int:

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""Long runs: memory, descriptors and caches stay where they were; a storm of raising signal handlers loses nothing."""
+
+import dis
+import gc
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+from types import CodeType
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set
+
+import pytest
+
+import lowsock
+from lowsock import _address
+from lowsock._layouts import LAYOUTS
+
+pytestmark = pytest.mark.soak
+
+PYPY = sys.implementation.name == "pypy"
+PACKAGE = os.path.dirname(lowsock.__file__)
+TOLERANCE = (64 if PYPY else 8) * 2**20  # bytes: PyPy's collector keeps what it has
+CACHED = 5000  # entries that a cache may have
+ROOM = 256  # bytes for control messages
+
+
+def resident() -> int:
+    """Bytes of memory that this process occupies."""
+    for _ in range(3):
+        gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@pytest.fixture
+def dgrams() -> Iterator[List[socket.socket]]:
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with a, b:
+        yield [a, b]
+
+
+@pytest.fixture
+def inet() -> Iterator[List[socket.socket]]:
+    """A socket that sends and one that receives, on every address of this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as b:
+        b.bind(("", 0))
+        yield [a, b]
+
+
+# ---- memory ----
+
+
+def with_one_buffer(a: socket.socket, b: socket.socket) -> None:
+    lowsock.sendmsg(a, [b"data"])
+    assert lowsock.recvmsg(b, 100)[0] == b"data"
+
+
+def gathered_and_scattered(a: socket.socket, b: socket.socket) -> None:
+    lowsock.sendmsg(a, [bytearray(5000), bytes(15_000), b"x"])
+    assert lowsock.recvmsg_into(b, [bytearray(10_000), bytearray(20_000)])[0] == 20_001
+
+
+def with_control_messages(a: socket.socket, b: socket.socket) -> None:
+    a.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    b.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    lowsock.send1msg(a, bytearray(b"data"))
+    assert lowsock.recv1msg(b)[2]
+
+
+def with_an_error(a: socket.socket, b: socket.socket) -> None:
+    for call in (lambda: lowsock.recvmsg(b.fileno(), 10, ROOM, socket.MSG_DONTWAIT), lambda: lowsock.sendmsg(a, [5])):
+        with pytest.raises((BlockingIOError, TypeError)):
+            call()
+
+
+def with_large_rooms(a: socket.socket, b: socket.socket) -> None:
+    lowsock.sendmsg(a, [b"data"])
+    assert lowsock.recvmsg(b, 2**19, 2**14)[0] == b"data"
+
+
+TRIPS = (with_one_buffer, gathered_and_scattered, with_control_messages, with_an_error, with_large_rooms)
+
+
+@pytest.mark.parametrize("trip", TRIPS)
+def test_a_million_round_trips_take_no_memory(
+    trip: Callable[[socket.socket, socket.socket], None], dgrams: List[socket.socket], soak_count: Callable[[int], int]
+) -> None:
+    count = soak_count(1_000_000 // len(TRIPS))
+    for _ in range(max(1000, count // 10)):
+        trip(*dgrams)
+    before = resident()
+    for _ in range(count):
+        trip(*dgrams)
+    assert resident() - before < TOLERANCE
+
+
+# ---- descriptors ----
+
+
+def test_100_000_descriptors_passed_leave_none_behind(
+    soak_count: Callable[[int], int], open_fds: Callable[[], Set[int]]
+) -> None:
+    a, b = socket.socketpair()
+    with a, b:
+        before = open_fds()
+        for _ in range(soak_count(100_000) // 10):
+            lowsock.send_fds(a, [b"x"], [0] * 10)
+            fds = lowsock.recv_fds(b, 1, 8)[1]  # two too many each time
+            for fd in fds:
+                os.close(fd)
+            assert len(fds) == 8
+        assert open_fds() == before
+
+
+# ---- addresses ----
+
+
+def largest_cache() -> int:
+    caches = [value for value in vars(_address).values() if isinstance(value, dict)]
+    caches += [inner for cache in caches for inner in cache.values() if isinstance(inner, dict)]
+    return max(map(len, caches))
+
+
+def loopback(number: int) -> str:
+    return f"127.{1 + (number >> 16) % 254}.{number >> 8 & 255}.{number & 255 or 1}"
+
+
+def test_100_000_sources_leave_small_caches(inet: List[socket.socket], soak_count: Callable[[int], int]) -> None:
+    port = inet[1].getsockname()[1]
+    for number in range(max(2 * CACHED, soak_count(100_000))):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
+            source.bind((loopback(number), 0))
+            source.sendto(b"x", ("127.0.0.1", port))
+            assert lowsock.recvmsg(inet[1], 1)[3] == source.getsockname()
+    assert largest_cache() < CACHED
+
+
+def test_100_000_destinations_leave_small_caches(inet: List[socket.socket], soak_count: Callable[[int], int]) -> None:
+    port = inet[1].getsockname()[1]
+    for number in range(max(2 * CACHED, soak_count(100_000))):
+        lowsock.sendmsg(inet[0], [b"x"], [], 0, (loopback(number), port))
+        assert lowsock.recvmsg(inet[1], 1)[0] == b"x"
+    assert largest_cache() < CACHED
+
+
+def test_100_000_sources_of_ipv6_leave_small_caches(soak_count: Callable[[int], int]) -> None:
+    layout = LAYOUTS["sockaddr_in6"]
+    for number in range(max(2 * CACHED, soak_count(100_000))):
+        host = number.to_bytes(16, "big")
+        name = layout.pack(socket.AF_INET6, bytes(2), bytes(4), host, 0)
+        assert _address.decode_name(name) == (socket.inet_ntop(socket.AF_INET6, host), 0, 0, 0)
+    assert largest_cache() < CACHED
+
+
+# ---- a storm of signals ----
+
+
+class Raised(Exception):
+    """What the handler raises."""
+
+
+class Storm:
+    """Raises once in each call, at a random moment of it or near it."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(2)
+        self._armed = False
+
+    def strike(self, *_: object) -> None:
+        if self._armed:
+            self._armed = False
+            raise Raised
+
+    def over(self, call: Callable[[], Any]) -> Optional[Raised]:
+        """The exception that came out of the call; None if it got through."""
+        self._armed = True
+        try:
+            signal.setitimer(signal.ITIMER_REAL, self._random.uniform(2e-6, 6e-5))
+            call()
+            self._armed = False
+        except Raised as raised:
+            return raised
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return None
+
+
+class Place(NamedTuple):
+    """Where lowsock was when a handler raised; function None: not in lowsock."""
+
+    function: Optional[str]
+    bytecode: str
+
+    def is_return(self) -> bool:
+        return self.function is None or self.bytecode.startswith("RETURN")
+
+
+def place(raised: Raised) -> Place:
+    """The innermost frame of lowsock's in the traceback."""
+    found = Place(None, "")
+    traceback = raised.__traceback__
+    while traceback is not None:
+        code: CodeType = traceback.tb_frame.f_code
+        if code.co_filename.startswith(PACKAGE):
+            found = Place(code.co_name, dis.opname[code.co_code[traceback.tb_lasti]])
+        traceback = traceback.tb_next
+    return found
+
+
+@pytest.fixture
+def storm() -> Iterator[Storm]:
+    storm = Storm()
+    before = signal.signal(signal.SIGALRM, storm.strike)
+    yield storm
+    signal.signal(signal.SIGALRM, before)
+
+
+RECEIVES: Dict[str, Callable[[socket.socket], Any]] = {
+    "recvmsg": lambda sock: lowsock.recvmsg(sock, 10, ROOM),
+    "recvmsg_into": lambda sock: lowsock.recvmsg_into(sock, [bytearray(10)], ROOM),
+    "recv1msg": lambda sock: lowsock.recv1msg(sock),
+    "recv_fds": lambda sock: lowsock.recv_fds(sock, 10, 2),
+}
+
+
+@pytest.mark.parametrize("receive", RECEIVES.values(), ids=list(RECEIVES))
+def test_handlers_that_raise_through_20_000_receives_lose_no_descriptor(
+    receive: Callable[[socket.socket], Any], storm: Storm, soak_count: Callable[[int], int], open_fds: Callable[[], Set[int]]
+) -> None:
+    """Where one is lost, the call had come to its `return`, or was over."""
+    lost = []
+    before = open_fds()
+    for _ in range(soak_count(20_000)):
+        a, b = socket.socketpair()
+        with a, b:
+            lowsock.send_fds(a, [b"x"], [0, 1])
+            raised = storm.over(lambda: receive(b))
+        left = open_fds() - before
+        for fd in left:
+            os.close(fd)
+        if raised is not None and left and not place(raised).is_return():
+            lost.append(place(raised))
+    assert not lost
