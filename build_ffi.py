@@ -19,7 +19,6 @@ SOURCES = os.path.join("lowsock", "_csrc")  # relative: setuptools takes no abso
 
 # Two tables that the compiler fills and Python reads (lowsock/_constants.py, lowsock/_layouts.py).
 TABLES = """
-struct lowsock_constant { const char *name; long long value; int present; };
 struct lowsock_field { const char *struct_name; const char *name; const char *kind; int offset; int size; int struct_size; };
 """
 
@@ -53,11 +52,15 @@ def fallback(row: Constant) -> str:
     return f"#if defined(__linux__) && !defined({row.name}){generic}\n#define {row.name} {row.fallback}\n#endif\n"
 
 
-def constant_entry(row: Constant) -> str:
-    absent = f'{{"{row.name}", 0, 0}},\n'
+def constant_entry(row: Constant, present: str, absent: str) -> str:
     if row.guard == "enum":  # the preprocessor does not see enumerators
-        return f'#ifdef __linux__\n{{"{row.name}", {row.fallback}, 1}},\n#else\n{absent}#endif\n'
-    return f'#ifdef {row.name}\n{{"{row.name}", (long long)({row.name}), 1}},\n#else\n{absent}#endif\n'
+        return f"#ifdef __linux__\n{present},\n#else\n{absent},\n#endif\n"
+    return f"#ifdef {row.name}\n{present},\n#else\n{absent},\n#endif\n"
+
+
+def constant_value(row: Constant) -> str:
+    value = row.fallback if row.guard == "enum" else row.name
+    return constant_entry(row, f"(long long)({value})", "0")
 
 
 def field_entry(words: list[str]) -> str:
@@ -71,13 +74,17 @@ def tables() -> tuple[str, str]:
     """The two tables as C source and as declarations for cffi."""
     known, fields = constants(), rows("layouts.txt")
     source = [fallback(row) for row in known if row.fallback != "-" and row.guard != "enum"]
-    source += [TABLES, "static const struct lowsock_constant lowsock_constants[] = {\n"]
-    source += map(constant_entry, known)
-    source += ["{NULL, 0, 0}};\nstatic const struct lowsock_field lowsock_fields[] = {\n"]
+    names = " ".join(row.name for row in known)
+    source += [f'static const char lowsock_names[] = "{names}";\n', "static const long long lowsock_values[] = {\n"]
+    source += map(constant_value, known)
+    source += ["};\nstatic const unsigned char lowsock_present[] = {\n"]
+    source += [constant_entry(row, "1", "0") for row in known]
+    source += ["};\n", TABLES, "static const struct lowsock_field lowsock_fields[] = {\n"]
     source += map(field_entry, fields)
     source += ["{NULL, NULL, NULL, 0, 0, 0}};\n"]
-    declared = ("lowsock_constant lowsock_constants", "lowsock_field lowsock_fields")
-    return "".join(source), TABLES + "".join(f"extern const struct {name}[];\n" for name in declared)
+    declared = ("char lowsock_names[]", "long long lowsock_values[]", "unsigned char lowsock_present[]")
+    declared += ("struct lowsock_field lowsock_fields[]",)
+    return "".join(source), TABLES + "".join(f"extern const {name};\n" for name in declared)
 
 
 TABLES_SOURCE, TABLES_CDEF = tables()

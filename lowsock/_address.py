@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: MIT
 """Address tuples, in the shapes of the ``socket`` module, to and from ``struct sockaddr``."""
 
+from __future__ import annotations
+
 import itertools
 import os
 import socket
-from typing import Any, Callable, NamedTuple
+from collections import namedtuple
 
 from lowsock._buffers import as_bytes
-from lowsock._calling import Socket, checked_field, fail, raised_here
+from lowsock._calling import checked_field, fail, raised_here
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
 from lowsock._layouts import LAYOUTS
-from lowsock._reply import Reply
 
-Address = Any  # a tuple, str or bytes, as the socket module has it for the family; None: there is no address
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from lowsock._reply import Reply
+    from lowsock._types import Address, Socket
 
 CACHED = 1024  # addresses in each cache: an IPv4 or IPv6 address is a pure function of its bytes, others are not
 _UINT16, _UINT32 = 2**16 - 1, 2**32 - 1
@@ -267,10 +273,7 @@ def _encode_other(address: Address) -> bytes:
 # ---- the families ----
 
 
-class _Family(NamedTuple):
-    encode: Callable[[Address], bytes]
-    decode: Callable[[bytes], Address]
-
+_Family = namedtuple("_Family", "encode decode")
 
 _FAMILIES: dict[int, _Family] = {
     _AF[name]: _Family(encoder, decoder)

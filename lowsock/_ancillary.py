@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Ancillary data: three-tuples ``(level, type, bytes)`` to and from a control buffer. See cmsg(3)."""
 
-import contextlib
+from __future__ import annotations
+
 import os
 import socket
 from array import array
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Optional
+from collections import namedtuple
+from collections.abc import Sequence
 
 from lowsock._buffers import as_bytes
 from lowsock._calling import INT_MAX, checked_index, checked_int, raised_here
@@ -14,8 +15,12 @@ from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
 from lowsock._reply import Reply
 
-ControlMessage = tuple[int, int, Any]  # (level, type, data)
-Ancillary = list[tuple[int, int, bytes]]
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from lowsock._types import Ancillary, ControlMessage
 
 NO_ANCDATA: tuple[ControlMessage, ...] = ()
 
@@ -49,13 +54,11 @@ def _payload(macro: str, length: int, most: int) -> int:
     return number
 
 
-class Control(NamedTuple):
-    """Ancillary data ready to be sent: ``table`` holds level, type and length of each, ``payload`` their bytes in a row."""
+class Control(namedtuple("Control", "payload table rows descriptors")):
+    """Ancillary data ready to be sent: ``table`` holds level, type and length of each of the ``rows``, ``payload`` their
+    bytes in a row; ``descriptors`` says whether there are any."""
 
-    payload: bytes
-    table: list[int]
-    rows: int
-    descriptors: bool
+    __slots__ = ()
 
 
 NO_CONTROL = Control(b"", [], 0, False)
@@ -111,18 +114,20 @@ def descriptors(ancdata: Iterable[tuple[int, int, bytes]]) -> list[int]:
     return fds.tolist()
 
 
-def close_received(reply: Reply, ancdata: Optional[Ancillary]) -> None:
+def close_received(reply: Reply, ancdata: Ancillary | None) -> None:
     """Closes what a call received and will not return: ``ancdata`` if it came to that, else what ``reply`` still holds."""
     if ancdata is None:
         lib.lowsock_close(reply.struct)
     else:
-        close_ancdata(ancdata)
+        close_all(descriptors(ancdata))
 
 
-def close_ancdata(ancdata: Ancillary) -> None:
-    for fd in descriptors(ancdata):
-        with contextlib.suppress(OSError):
+def close_all(fds: list[int]) -> None:
+    for fd in fds:
+        try:
             os.close(fd)
+        except OSError:  # whoever closed it before us: it is closed
+            pass
 
 
 def refuse_without_data(fd: int) -> None:

@@ -5,15 +5,20 @@ On CPython a pointer into a caller's buffer holds its export, so that nobody res
 call. PyPy has no such lock: there a system call sees ``bytes``, which cannot change, or memory of our own.
 """
 
+from __future__ import annotations
+
 import sys
-from collections.abc import Iterable
-from typing import Any, Optional
 
 from lowsock._calling import raised_here
 from lowsock._constants import CONSTANTS
-from lowsock._ffi import CData, ffi
+from lowsock._ffi import ffi
 
-Buffer = Any  # a C-contiguous bytes-like object; collections.abc.Buffer came with Python 3.12
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from lowsock._types import CData
 
 PYPY = sys.implementation.name == "pypy"
 JOINED = 16 * 1024  # up to so many bytes, one copy is cheaper than a header entry for each buffer
@@ -60,7 +65,7 @@ def as_bytes(name: str, buffer: Any) -> bytes:
         return view.tobytes()
 
 
-def joined(buffers: Any) -> Optional[bytes]:
+def joined(buffers: Any) -> bytes | None:
     """A list or tuple of small buffers as one ``bytes``, the quick way; None where it wants `Gathered`.
 
     The first and the last tell whether they are small: a wrong guess costs a copy.

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What every call shares: whose descriptor it is, how long to wait for it, and the only raise of OSError."""
 
+from __future__ import annotations
+
 import errno
 import os
 import select
@@ -8,19 +10,16 @@ import socket
 import sys
 import time
 from operator import index
-from typing import Any, Callable, NoReturn, Optional, Protocol, Union
 
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import lib
 
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
-class HasFileno(Protocol):
-    """Anything with a ``fileno()``; if it has a ``gettimeout()`` too, calls keep to its timeout."""
+    from lowsock._types import Attempt, Socket
 
-    def fileno(self) -> int: ...
-
-
-Socket = Union[int, HasFileno]
 
 MORE = -lib.LOWSOCK_MORE  # an answer up to here says that more came than data; between here and 0 it is -errno
 SAME = lib.LOWSOCK_SAME  # added to the bytes of data: the source is the one that the reply knows
@@ -38,7 +37,7 @@ def fail(answer: int) -> NoReturn:
     raise OSError(-answer, os.strerror(-answer))
 
 
-def target(sock: Socket) -> tuple[int, Optional[float]]:
+def target(sock: Socket) -> tuple[int, float | None]:
     """The descriptor of ``sock`` and its timeout in seconds (None: blocks as the descriptor's own flags say)."""
     if type(sock) is socket.socket:
         return sock.fileno(), sock.gettimeout()
@@ -102,9 +101,6 @@ def checked_field(name: str, value: Any, most: int) -> int:
     return number
 
 
-Attempt = Callable[[int], int]
-
-
 def persist(sock: Socket, flags: int, events: int, attempt: Attempt, answer: int) -> int:
     """Goes on after an ``answer`` of -errno: calls ``attempt(descriptor)`` until the kernel takes it or refuses it, or the
     socket's time is up.
@@ -112,7 +108,7 @@ def persist(sock: Socket, flags: int, events: int, attempt: Attempt, answer: int
     Python's signal handlers have run by the time an EINTR is seen here, and
     may have closed the socket: the descriptor is asked for again each time. See signal(7), poll(2).
     """
-    waiting: Optional[_Waiting] = None
+    waiting: _Waiting | None = None
     try:
         while MORE < answer < 0:
             fd, timeout = target(sock)

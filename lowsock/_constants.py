@@ -1,25 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The compiled constants. ``CONSTANTS`` has those of this platform, ``ABSENT`` the names that it lacks."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
 from lowsock._ffi import ffi, lib
 
+_names = ffi.string(lib.lowsock_names).decode().split()
+_values: list[int] = ffi.unpack(lib.lowsock_values, len(_names))
+_present: list[int] = ffi.unpack(lib.lowsock_present, len(_names))
 
-def _rows() -> Iterator[tuple[str, int, bool]]:
-    """The compiled table: name, value, and whether the platform has it. A NULL name ends it."""
-    index = 0
-    while lib.lowsock_constants[index].name:
-        row = lib.lowsock_constants[index]
-        yield ffi.string(row.name).decode(), row.value, bool(row.present)
-        index += 1
-
-
-CONSTANTS: dict[str, int] = {}
-ABSENT: set[str] = set()
-
-for _name, _value, _present in _rows():
-    if _present:
-        CONSTANTS[_name] = _value
-    else:
-        ABSENT.add(_name)
+CONSTANTS: dict[str, int] = {name: value for name, value, present in zip(_names, _values, _present) if present}
+ABSENT: set[str] = set(_names).difference(CONSTANTS)

@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: MIT
 """Descriptors, copied into another process over an ``AF_UNIX`` socket (SCM_RIGHTS). See unix(7)."""
 
-import contextlib
+from __future__ import annotations
+
 import errno
-import os
 import socket
 from array import array
-from collections.abc import Iterable
 from functools import partial
-from typing import Any, Optional
 
 from lowsock import _address
-from lowsock._address import Address
-from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control
-from lowsock._buffers import Buffer, joined
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, ZERO, Socket, checked_int, persist, raised_here, target
-from lowsock._ffi import CData, ffi, lib
+from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, close_all
+from lowsock._buffers import joined
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, ZERO, checked_int, persist, raised_here, target
+from lowsock._ffi import ffi, lib
 from lowsock._receiving import POLLIN
 from lowsock._reply import DATA, FREE, give, spare, take
 from lowsock._sending import transmit
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from lowsock._types import Address, Buffer, CData, Socket
 
 _INT = array("i").itemsize
 _BESIDE = CMSG_SPACE(512)  # credentials, a pidfd, a security label: what options of the socket put before the descriptors
@@ -92,7 +96,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
     except IndexError as error:
         entry = spare(error)
     struct, view, reply = entry
-    fds: Optional[list[int]] = None
+    fds: list[int] | None = None
     try:
         answer = _recv_fds(struct, sock.fileno(), bufsize, _ROOM, maxfds, 0)
         if answer <= MORE:
@@ -121,7 +125,7 @@ def _receive(
         flags |= MSG_DONTWAIT
     room = CMSG_SPACE(maxfds * _INT) + _BESIDE if maxfds else 0
     reply = take(bufsize, room)
-    fds: Optional[list[int]] = None
+    fds: list[int] | None = None
     try:
         attempt = partial(_attempt, reply.struct, bufsize, room, maxfds, flags)
         answer = persist(sock, flags, POLLIN, attempt, answer)
@@ -142,10 +146,8 @@ def _attempt(reply: CData, bufsize: int, room: int, maxfds: int, flags: int, fd:
     return _recv_fds(reply, fd, bufsize, room, maxfds, flags)
 
 
-def _close(reply: CData, fds: Optional[list[int]]) -> None:
+def _close(reply: CData, fds: list[int] | None) -> None:
     if fds is None:
         lib.lowsock_close(reply)
-        return
-    for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+    else:
+        close_all(fds)

@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: MIT
 """Kernel structures as :mod:`struct` formats, made from the offsets and sizes that the compiler told."""
 
+from __future__ import annotations
+
 import struct
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections import namedtuple
 
 from lowsock._ffi import ffi, lib
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 _LETTERS = {("u", 1): "B", ("u", 2): "H", ("u", 4): "I", ("u", 8): "Q", ("i", 4): "i", ("i", 8): "q"}
 
 
-class Field(NamedTuple):
+class Field(namedtuple("Field", "name kind offset size")):
     """A field of a kernel structure: ``kind`` is u (unsigned), i (signed) or b (bytes)."""
 
-    name: str
-    kind: str
-    offset: int
-    size: int
+    __slots__ = ()
 
     def format(self) -> str:
         return f"{self.size}s" if self.kind == "b" else _LETTERS[self.kind, self.size]

@@ -8,22 +8,27 @@ Whoever holds received descriptors when an exception comes closes them: the repl
 ``ancdata``. A reply is given back once, when nobody will look at it again.
 """
 
+from __future__ import annotations
+
 import errno
 import select
 import socket
-from collections.abc import Iterable
 from functools import partial
-from typing import Any, Optional
 
 from lowsock import _address
-from lowsock._address import Address
-from lowsock._ancillary import CMSG_SPACE, Ancillary, close_received, decode
-from lowsock._buffers import IOV_MAX, PYPY, Bounced, Buffer, Scattered
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, SAME, ZERO, Socket, checked_int, fail, persist, target
+from lowsock._ancillary import CMSG_SPACE, close_received, decode
+from lowsock._buffers import IOV_MAX, PYPY, Bounced, Scattered
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, SAME, ZERO, checked_int, fail, persist, target
 from lowsock._ffi import ffi, lib
-from lowsock._reply import CONTROL, DATA, FREE, Reply, give, spare, take
+from lowsock._reply import CONTROL, DATA, FREE, give, spare, take
 
-Received = tuple[bytes, Ancillary, int, Address]
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from lowsock._reply import Reply
+    from lowsock._types import Address, Ancillary, Buffer, Received, Socket
 
 POLLIN = select.POLLIN | select.POLLPRI
 _CMSG_SIZE = 4096
@@ -63,7 +68,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     except IndexError as error:
         entry = spare(error)
     struct, view, reply = entry
-    ancdata: Optional[Ancillary] = None
+    ancdata: Ancillary | None = None
     try:
         if ancbufsize is ZERO and flags is ZERO:
             answer = _plain_recv(struct, sock.fileno(), bufsize)
@@ -107,7 +112,7 @@ def _receive(
     if bufsize > DATA or ancbufsize > CONTROL:
         answer = -errno.EINTR  # the plain attempt had no room for it, and did nothing
     reply = take(bufsize, ancbufsize)
-    ancdata: Optional[Ancillary] = None
+    ancdata: Ancillary | None = None
     try:
         answer = persist(sock, flags, POLLIN, partial(_receive_of, reply.struct, bufsize, ancbufsize, flags), answer)
         size, ancdata, msg_flags, address = _details(reply, answer)
@@ -198,7 +203,7 @@ def _receive_scattered(
     except BaseException:  # MemoryError
         scattered.release()
         raise
-    ancdata: Optional[Ancillary] = None
+    ancdata: Ancillary | None = None
     try:
         attempt = partial(_scatter_of, reply.struct, scattered, ancbufsize, flags)
         answer = persist(sock, flags, POLLIN, attempt, answer)
@@ -233,7 +238,7 @@ def _receive_bounced(
         fail(-errno.EMSGSIZE)  # as the kernel says of so many iovecs
     reply = take(bounced.size, ancbufsize)
     answer = -errno.EINTR
-    ancdata: Optional[Ancillary] = None
+    ancdata: Ancillary | None = None
     try:
         answer = _recvmsg(reply.struct, fd, bounced.size, ancbufsize, flags)
         if MORE < answer < 0:
@@ -269,7 +274,7 @@ def recv1msg(
     except IndexError as error:
         entry = spare(error)
     struct, view, reply = entry
-    ancillary: Optional[Ancillary] = None
+    ancillary: Ancillary | None = None
     try:
         answer = _recvmsg(struct, sock.fileno(), maxsize, space, 0)
         if answer >= 0:

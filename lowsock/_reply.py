@@ -5,10 +5,18 @@ Nothing is allocated for an ordinary receive: replies wait in a list whose `pop`
 given back (an exception came between) is freed by the garbage collector.
 """
 
-from typing import Any
+from __future__ import annotations
 
 from lowsock._calling import raised_here
-from lowsock._ffi import CData, ffi, lib
+from lowsock._ffi import ffi, lib
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lowsock._types import CData
+
+    Entry = tuple[CData, CData, "Reply"]
 
 DATA = 256 * 1024  # bytes: what asyncio passes to recvfrom; pages that nothing was received into cost no memory
 CONTROL = 8 * 1024
@@ -39,13 +47,11 @@ class Reply:
         self.address: Any = None  # of the source that `struct.same` names
         self._memory = (data, control, name)  # the struct's pointers keep nothing alive
 
-    def entry(self) -> "Entry":
+    def entry(self) -> Entry:
         return self.struct, self.data, self
 
 
-# What a plain receive needs comes first, unpacked from a tuple: cheaper than attributes.
-Entry = tuple[CData, CData, Reply]
-
+# What a plain receive needs comes first in an entry, unpacked from a tuple: cheaper than attributes.
 FREE: list[Entry] = []
 
 

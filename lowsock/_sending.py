@@ -5,18 +5,24 @@
 what is not that case goes to `transmit` in the end. docs/design.md has the figures.
 """
 
+from __future__ import annotations
+
 import errno
 import select
 import socket
-from collections.abc import Iterable
-from typing import Any, Optional
 
 from lowsock import _address
-from lowsock._address import Address
-from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, Control, ControlMessage, encode, refuse_without_data
-from lowsock._buffers import PYPY, Buffer, Gathered, joined, viewed
-from lowsock._calling import MSG_DONTWAIT, ZERO, Socket, checked_int, persist, raised_here, target
+from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
+from lowsock._buffers import PYPY, Gathered, joined, viewed
+from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_here, target
 from lowsock._ffi import ffi, lib
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from lowsock._types import Address, Buffer, ControlMessage, Socket
 
 _POLLOUT = select.POLLOUT
 
@@ -53,7 +59,7 @@ def sendmsg(
     if sock.gettimeout():
         flags = checked_int("flags", flags) | MSG_DONTWAIT
     if type(buffers) is list and len(buffers) == 1 and type(buffers[0]) is bytes:
-        data: Optional[bytes] = buffers[0]
+        data: bytes | None = buffers[0]
     else:
         data = joined(buffers)
     if data is None:

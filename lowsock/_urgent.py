@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Out-of-band data. See tcp(7), sockatmark(3)."""
 
-from lowsock._calling import Socket, fail, target
+from __future__ import annotations
+
+from lowsock._calling import fail, target
 from lowsock._ffi import lib
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from lowsock._types import Socket
 
 
 def sockatmark(sock: Socket) -> bool:

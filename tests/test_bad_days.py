@@ -213,6 +213,60 @@ def test_sigpipe_comes_where_the_socket_module_would_have_it(action: str, status
         assert done.returncode == status, done.stderr
 
 
+# ---- full and empty sockets that do not wait ----
+
+
+def as_socket(sock: socket.socket) -> Any:
+    sock.setblocking(False)
+    return sock
+
+
+def as_description(sock: socket.socket) -> Any:
+    """The socket object believes that it blocks."""
+    os.set_blocking(sock.fileno(), False)
+    return sock
+
+
+def as_descriptor(sock: socket.socket) -> Any:
+    sock.setblocking(False)
+    return sock.fileno()
+
+
+def fill(sock: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(1000), socket.MSG_DONTWAIT)
+
+
+NOT_WAITING = pytest.mark.parametrize("passed", (as_socket, as_description, as_descriptor))
+
+
+@NOT_WAITING
+@RECEIVING
+def test_an_empty_socket_that_does_not_wait_says_so(receive: Any, passed: Callable[[Any], Any], pair: Any) -> None:
+    with pytest.raises(BlockingIOError):
+        receive(passed(pair.a))
+
+
+@NOT_WAITING
+@SENDING
+def test_a_full_socket_that_does_not_wait_says_so(send: Any, passed: Callable[[Any], Any], unix_pair: Any) -> None:
+    fill(unix_pair.a)
+    with pytest.raises(BlockingIOError):
+        send(passed(unix_pair.a))
+
+
+@pytest.mark.parametrize("passed", (lambda sock: sock, lambda sock: sock.fileno()), ids=("socket", "descriptor"))
+def test_timeouts_of_the_kernels_own_say_so(passed: Callable[[Any], Any], unix_pair: Any) -> None:
+    """SO_RCVTIMEO and SO_SNDTIMEO make a call of a blocking descriptor end with EAGAIN."""
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        unix_pair.a.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", 0, 10_000))
+    fill(unix_pair.a)
+    for call in (*RECEIVES.values(), *SENDS.values()):
+        with pytest.raises(BlockingIOError):
+            call(passed(unix_pair.a))
+
+
 # ---- an error that waits in the socket ----
 
 

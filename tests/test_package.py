@@ -35,7 +35,7 @@ LAYERS = (
     ("_layouts", "_calling"),
     ("_constants",),
     ("_ffi",),
-    ("_native",),
+    ("_native", "_types"),
 )
 DEPTH = {module: depth for depth, row in enumerate(LAYERS) for module in row}
 

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""The types of the package's own annotations. Nothing imports this at run time: `typing` alone takes longer to import
+than all of lowsock.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Callable, Protocol, Union
+
+CData = Any  # cffi's own objects have no types; none of them leaves the package
+Bytes = Union[bytes, CData]  # cffi takes bytes for a `char *` that C only reads
+
+
+class Lib(Protocol):
+    """The functions and constants of ``_csrc/lowsock.h``, ``system.cdef`` and ``constants.txt``."""
+
+    LOWSOCK_MORE: int
+    LOWSOCK_INFO: int
+    LOWSOCK_ROW: int
+    LOWSOCK_NAME: int
+    LOWSOCK_SAME: int
+    HAVE_MMSG: int
+    lowsock_names: CData
+    lowsock_values: CData
+    lowsock_present: CData
+    lowsock_fields: Sequence[CData]
+
+    def lowsock_recv(self, reply: CData, fd: int, size: int) -> int: ...
+    def lowsock_recv_into(self, reply: CData, fd: int, bases: Sequence[CData], sizes: Sequence[int], count: int) -> int: ...
+    def lowsock_recvmsg(self, reply: CData, fd: int, size: int, control_size: int, flags: int) -> int: ...
+    def lowsock_recvmsg_into(
+        self,
+        reply: CData,
+        fd: int,
+        bases: Sequence[CData],
+        sizes: Sequence[int],
+        count: int,
+        control_size: int,
+        flags: int,
+    ) -> int: ...
+    def lowsock_recv_fds(self, reply: CData, fd: int, size: int, control_size: int, most: int, flags: int) -> int: ...
+    def lowsock_parse(self, reply: CData, size: int) -> int: ...
+    def lowsock_close(self, reply: CData) -> None: ...
+    def lowsock_send(self, fd: int, data: Bytes, size: int) -> int: ...
+    def lowsock_send_one(
+        self,
+        fd: int,
+        data: Bytes,
+        size: int,
+        level: int,
+        kind: int,
+        payload: bytes,
+        length: int,
+        name: bytes,
+        name_size: int,
+        flags: int,
+    ) -> int: ...
+    def lowsock_send_fds(self, fd: int, data: Bytes, size: int, fds: Sequence[int], count: int) -> int: ...
+    def lowsock_send_gathered(self, fd: int, bases: Sequence[CData], sizes: Sequence[int], count: int) -> int: ...
+    def lowsock_sendto(self, fd: int, data: Bytes, size: int, name: bytes, name_size: int, flags: int) -> int: ...
+    def lowsock_sendmsg(
+        self,
+        fd: int,
+        data: Bytes,
+        size: int,
+        payload: bytes,
+        table: Sequence[int],
+        rows: int,
+        name: bytes,
+        name_size: int,
+        flags: int,
+    ) -> int: ...
+    def lowsock_sendmsg_from(
+        self,
+        fd: int,
+        bases: Sequence[CData],
+        sizes: Sequence[int],
+        count: int,
+        payload: bytes,
+        table: Sequence[int],
+        rows: int,
+        name: bytes,
+        name_size: int,
+        flags: int,
+    ) -> int: ...
+    def lowsock_cmsg_len(self, length: int) -> int: ...
+    def lowsock_cmsg_space(self, length: int) -> int: ...
+    def lowsock_sockatmark(self, fd: int) -> int: ...
+    def lowsock_option(self, fd: int, level: int, option: int) -> int: ...
+    def lowsock_probe_batches(self, fd_from: int, fd_to: int) -> int: ...
+    def lowsock_family(self, fd: int) -> int: ...
+    def lowsock_interface_index(self, name: bytes) -> int: ...
+    def lowsock_interface_name(self, index: int, name: CData) -> int: ...
+
+
+class FFI(Protocol):
+    """What the package uses of cffi's ``ffi``: nothing that 1.15, PyPy's own, lacks."""
+
+    NULL: CData
+
+    def new(self, cdecl: str, init: Any = ...) -> CData: ...
+    def new_allocator(self, *, should_clear_after_alloc: bool) -> Callable[..., CData]: ...
+    def buffer(self, cdata: CData, size: int = ...) -> CData: ...
+    def unpack(self, cdata: CData, length: int) -> Any: ...
+    def string(self, cdata: CData) -> bytes: ...
+    def from_buffer(self, *buffer: Any) -> CData: ...  # [cdecl,] buffer[, require_writable]
+    def release(self, cdata: CData) -> None: ...
+    def memmove(self, dest: Any, src: Any, n: int) -> None: ...
+    def sizeof(self, cdecl: Union[str, CData]) -> int: ...
+    def typeof(self, cdecl: str) -> CData: ...
+
+
+class HasFileno(Protocol):
+    """Anything with a ``fileno()``; if it has a ``gettimeout()`` too, calls keep to its timeout."""
+
+    def fileno(self) -> int: ...
+
+
+Socket = Union[int, HasFileno]
+Buffer = Any  # a C-contiguous bytes-like object; collections.abc.Buffer came with Python 3.12
+Address = Any  # a tuple, str or bytes, as the socket module has it for the family; None: there is no address
+ControlMessage = tuple[int, int, Any]  # (level, type, data)
+Ancillary = list[tuple[int, int, bytes]]
+Received = tuple[bytes, Ancillary, int, Address]
+Attempt = Callable[[int], int]
