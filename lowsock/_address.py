@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections import namedtuple
 
 from lowsock._buffers import as_bytes
 from lowsock._calling import checked_field, fail, raised_here
@@ -75,7 +74,7 @@ def decode_name(name: bytes) -> Address:
     row = _FAMILIES.get(family)
     if row is None:
         return family, name[layout.offsets["sa_data"] :]
-    return row.decode(name)
+    return row[1](name)
 
 
 def _decode_inet(name: bytes) -> tuple[str, int]:
@@ -153,7 +152,7 @@ def encode(family: int, address: Address) -> bytes:
     found.
     """
     row = _FAMILIES.get(family)
-    return _encode_other(address) if row is None else row.encode(address)
+    return _encode_other(address) if row is None else row[0](address)
 
 
 def _are_ints(address: tuple[Any, ...]) -> bool:
@@ -273,10 +272,9 @@ def _encode_other(address: Address) -> bytes:
 # ---- the families ----
 
 
-_Family = namedtuple("_Family", "encode decode")
-
-_FAMILIES: dict[int, _Family] = {
-    _AF[name]: _Family(encoder, decoder)
+# address family: encoder, decoder
+_FAMILIES: dict[int, tuple[Callable[[Address], bytes], Callable[[bytes], Address]]] = {
+    _AF[name]: (encoder, decoder)
     for name, layout, encoder, decoder in (
         ("AF_INET", "sockaddr_in", _encode_inet, _decode_inet),
         ("AF_INET6", "sockaddr_in6", _encode_inet6, _decode_inet6),

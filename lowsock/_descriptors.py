@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import socket
 from array import array
-from functools import partial
 
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, close_all
@@ -126,8 +125,11 @@ def _receive(
     room = CMSG_SPACE(maxfds * _INT) + _BESIDE if maxfds else 0
     reply = take(bufsize, room)
     fds: list[int] | None = None
+
+    def attempt(fd: int) -> int:
+        return _recv_fds(reply.struct, fd, bufsize, room, maxfds, flags)
+
     try:
-        attempt = partial(_attempt, reply.struct, bufsize, room, maxfds, flags)
         answer = persist(sock, flags, POLLIN, attempt, answer)
         size, msg_flags, source, count = _unpack(reply.info, _INFO)
         data = reply.data[:size]
@@ -140,10 +142,6 @@ def _receive(
         if MORE < answer < 0:
             give(reply)  # nothing came
         raise
-
-
-def _attempt(reply: CData, bufsize: int, room: int, maxfds: int, flags: int, fd: int) -> int:
-    return _recv_fds(reply, fd, bufsize, room, maxfds, flags)
 
 
 def _close(reply: CData, fds: list[int] | None) -> None:

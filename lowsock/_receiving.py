@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from functools import partial
 
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, close_received, decode
@@ -113,8 +112,12 @@ def _receive(
         answer = -errno.EINTR  # the plain attempt had no room for it, and did nothing
     reply = take(bufsize, ancbufsize)
     ancdata: Ancillary | None = None
+
+    def attempt(fd: int) -> int:
+        return _recvmsg(reply.struct, fd, bufsize, ancbufsize, flags)
+
     try:
-        answer = persist(sock, flags, POLLIN, partial(_receive_of, reply.struct, bufsize, ancbufsize, flags), answer)
+        answer = persist(sock, flags, POLLIN, attempt, answer)
         size, ancdata, msg_flags, address = _details(reply, answer)
         data = reply.data[:size]
         give(reply)
@@ -124,10 +127,6 @@ def _receive(
         if MORE < answer < 0:
             give(reply)  # nothing came
         raise
-
-
-def _receive_of(struct: Any, bufsize: int, ancbufsize: int, flags: int, fd: int) -> int:
-    return _recvmsg(struct, fd, bufsize, ancbufsize, flags)
 
 
 def _details(reply: Reply, answer: int) -> tuple[int, Ancillary, int, Address]:
@@ -204,8 +203,12 @@ def _receive_scattered(
         scattered.release()
         raise
     ancdata: Ancillary | None = None
+
+    def attempt(fd: int) -> int:
+        bases = scattered.bases
+        return lib.lowsock_recvmsg_into(reply.struct, fd, bases, scattered.sizes, len(bases), ancbufsize, flags)
+
     try:
-        attempt = partial(_scatter_of, reply.struct, scattered, ancbufsize, flags)
         answer = persist(sock, flags, POLLIN, attempt, answer)
         scattered.release()
         size, ancdata, msg_flags, address = _details(reply, answer)
@@ -217,11 +220,6 @@ def _receive_scattered(
         if MORE < answer < 0:
             give(reply)  # nothing came
         raise
-
-
-def _scatter_of(struct: Any, scattered: Scattered, ancbufsize: int, flags: int, fd: int) -> int:
-    bases = scattered.bases
-    return lib.lowsock_recvmsg_into(struct, fd, bases, scattered.sizes, len(bases), ancbufsize, flags)
 
 
 def _receive_bounced(
@@ -239,10 +237,13 @@ def _receive_bounced(
     reply = take(bounced.size, ancbufsize)
     answer = -errno.EINTR
     ancdata: Ancillary | None = None
+
+    def attempt(fd: int) -> int:
+        return _recvmsg(reply.struct, fd, bounced.size, ancbufsize, flags)
+
     try:
-        answer = _recvmsg(reply.struct, fd, bounced.size, ancbufsize, flags)
+        answer = attempt(fd)
         if MORE < answer < 0:
-            attempt = partial(_receive_of, reply.struct, bounced.size, ancbufsize, flags)
             answer = persist(sock, flags, POLLIN, attempt, answer)
         size, ancdata, msg_flags, address = _details(reply, answer)
         bounced.settle(reply.struct.data, size)
