@@ -163,7 +163,9 @@ def _are_ints(address: tuple[Any, ...]) -> bool:
 def _is_numeric(family: int, host: str) -> bool:
     try:
         socket.inet_pton(family, host)
-    except (OSError, TypeError, UnicodeError):
+    except (OSError, TypeError, UnicodeError) as error:
+        if not raised_here(error):
+            raise
         return False
     return True
 

@@ -182,7 +182,9 @@ def _edges(fd: int, events: int) -> Any:
         return _Pauses()
     try:
         edges = select.epoll()
-    except OSError:  # no descriptor left
+    except OSError as error:  # no descriptor left
+        if not raised_here(error):
+            raise
         return _Pauses()
     try:
         edges.register(fd, events | select.EPOLLET)

@@ -228,12 +228,12 @@ def _receive_bounced(
     """Any receive into buffers, on PyPy: received as bytes and copied."""
     ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
     flags = checked_int("flags", flags)
-    fd, timeout = target(sock)
-    if timeout:
-        flags |= MSG_DONTWAIT
     bounced = Bounced(buffers)
     if len(bounced.sizes) > IOV_MAX:
         fail(-errno.EMSGSIZE)  # as the kernel says of so many iovecs
+    fd, timeout = target(sock)
+    if timeout:
+        flags |= MSG_DONTWAIT
     reply = take(bounced.size, ancbufsize)
     answer = -errno.EINTR
     ancdata: Ancillary | None = None

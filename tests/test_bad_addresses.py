@@ -94,7 +94,7 @@ def of_family() -> Iterator[Callable[[str], socket.socket]]:
 def test_a_bad_address_is_named(family: str, address: Any, error: Type[Exception], as_socket: bool) -> None:
     if FAMILIES[family][0][0] is None:
         pytest.skip(f"the socket module has no {family}")
-    with pytest.raises(error, match="address|path") as caught:
+    with pytest.raises(error, match=r"address|path") as caught:
         _address.encode(FAMILIES[family][0][0], address)
     assert caught.type is error
 
@@ -105,7 +105,7 @@ def test_a_bad_address_fails_as_it_does_for_the_socket_module(
 ) -> None:
     sock = of_family(family)
     for sender in (sock, sock.fileno()):
-        with pytest.raises(error, match="address|path") as caught:
+        with pytest.raises(error, match=r"address|path") as caught:
             lowsock.sendmsg(sender, [b"x"], [], 0, address)
         assert caught.type is error
     if as_socket and not PYPY:

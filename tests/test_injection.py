@@ -5,8 +5,10 @@ A trace function raises at the n-th bytecode that lowsock runs, for each n until
 left to chance. Whatever the point, descriptors are closed, buffers are let go, and the exception comes out as it is.
 """
 
+import contextlib
 import dis
 import os
+import random
 import socket
 import sys
 from types import FrameType
@@ -15,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 import pytest
 
 import lowsock
-from lowsock import _reply
+from lowsock import _reply, constants
 from lowsock._ffi import lib
 
 PACKAGE = os.path.dirname(lowsock.__file__)
@@ -144,8 +146,10 @@ def at_every_step(
         warm_up()
         world, error = make_world(), make_error()
         outcome = inject(call, world, Injector(number, error, just_before))
-        yield world, error, outcome
-        world.close()
+        try:
+            yield world, error, outcome
+        finally:
+            world.close()
         if outcome.point is None:
             assert number > 10, "the call was not traced"
             return
@@ -174,7 +178,7 @@ def test_received_descriptors_are_closed_wherever_an_exception_comes(
         before.update(open_fds())
         return world
 
-    for _, _, (point, raised) in at_every_step(RECEIVES[call], KeyboardInterrupt, make_world):
+    for _, _, (point, _) in at_every_step(RECEIVES[call], KeyboardInterrupt, make_world):
         left = open_fds() - before
         for fd in left:
             os.close(fd)
@@ -237,3 +241,68 @@ def test_a_reply_given_back_is_left_alone(call: str, timeout: Optional[float]) -
         if point is not None and not somebody.still_has_it():
             robbed.append(point)
     assert not robbed
+
+
+# ---- calls that wait, and addresses ----
+
+
+class Empty(World):
+    """Nothing to receive, and little time."""
+
+    def __init__(self) -> None:
+        super().__init__([], 0.002)
+        self.b.recv(100)
+
+
+class Full(Empty):
+    """No room to send either."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self.a.fileno(), bytes(2**16))
+
+
+class Inet(World):
+    """A datagram from a source that was never seen before."""
+
+    def __init__(self) -> None:
+        self.a, self.b = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        self.b.bind(("127.0.0.1", 0))
+        self.a.bind((f"127.{random.randrange(1, 255)}.{random.randrange(256)}.1", 0))
+        self.a.connect(self.b.getsockname())
+        self.a.send(b"x")
+        self.name = self.a.getsockname()
+
+
+class Disturbed(Inet):
+    """Nothing to receive, but an event in the error queue: a transmit timestamp."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = self.b, self.a
+        wanted = constants.SOF_TIMESTAMPING_TX_SOFTWARE | constants.SOF_TIMESTAMPING_SOFTWARE
+        self.b.setsockopt(socket.SOL_SOCKET, constants.SO_TIMESTAMPING, wanted)
+        self.b.send(b"x")
+        self.b.settimeout(0.004)
+
+
+OTHERS: Dict[str, Tuple[Call, Callable[[], World]]] = {
+    **{f"{name}, empty": (RECEIVES[name], Empty) for name in ("recvmsg", "recvmsg_into", "recv_fds")},
+    **{f"{name}, full": (SENDS[name], Full) for name in ("sendmsg", "sendmsg, gathered")},
+    "recvmsg, disturbed": (RECEIVES["recvmsg"], Disturbed),
+    "recvmsg from an address": (RECEIVES["recvmsg"], Inet),
+    "sendmsg to an address": (lambda world: lowsock.sendmsg(world.b, [b"x"], [], 0, world.name), Inet),
+    "sendmsg to a name": (lambda world: lowsock.sendmsg(world.b, [b"x"], [], 0, ("localhost", world.name[1])), Inet),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_was_raised_comes_out_of_rarer_calls_too(other: str) -> None:
+    changed = []
+    for _, error, (point, raised) in at_every_step(OTHERS[other][0], Plain, OTHERS[other][1]):
+        if point is not None and raised is not error:
+            changed.append((point, repr(raised)))
+    assert raised is None or isinstance(raised, socket.timeout)
+    assert not changed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Full and empty sockets, timeouts, and waits that something else than data disturbs: bounded, never a spin, never a hang.
+"""Timeouts, and waits that something else than data disturbs: bounded, never a spin, never a hang.
 
 No figure here is a measure of speed: lower bounds are exact, upper bounds are there to tell a wait from a hang.
 """
@@ -10,7 +10,6 @@ import resource
 import select
 import signal
 import socket
-import struct
 import threading
 import time
 from typing import Any, Callable, Dict, Iterator, NamedTuple
@@ -130,55 +129,6 @@ def times_out(sock: socket.socket) -> Iterator[None]:
     assert timeout is not None
     assert timeout <= time.monotonic() - start < FOREVER / 2
     assert time.thread_time() - busy < max(timeout / 2, 0.1)  # a spin would take all of it
-
-
-# ---- sockets that do not wait ----
-
-
-def as_socket(sock: socket.socket) -> Any:
-    sock.setblocking(False)
-    return sock
-
-
-def as_description(sock: socket.socket) -> Any:
-    """The socket object believes that it blocks."""
-    os.set_blocking(sock.fileno(), False)
-    return sock
-
-
-def as_descriptor(sock: socket.socket) -> Any:
-    sock.setblocking(False)
-    return sock.fileno()
-
-
-NOT_WAITING = pytest.mark.parametrize("passed", (as_socket, as_description, as_descriptor))
-
-
-@NOT_WAITING
-@RECEIVING
-def test_an_empty_socket_that_does_not_wait_says_so(receive: Call, passed: Callable[[Any], Any], pair: Any) -> None:
-    with pytest.raises(BlockingIOError):
-        receive(passed(pair.a))
-
-
-@NOT_WAITING
-@SENDING
-@FILLING
-def test_a_full_socket_that_does_not_wait_says_so(send: Call, passed: Callable[[Any], Any], pair: Any) -> None:
-    fill(pair.a, pair.b)
-    with pytest.raises(BlockingIOError):
-        send(passed(pair.a))
-
-
-@pytest.mark.parametrize("passed", (lambda sock: sock, lambda sock: sock.fileno()), ids=("socket", "descriptor"))
-def test_timeouts_of_the_kernels_own_say_so(passed: Callable[[Any], Any], unix_pair: Any) -> None:
-    """SO_RCVTIMEO and SO_SNDTIMEO make a call of a blocking descriptor end with EAGAIN."""
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        unix_pair.a.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", 0, 10_000))
-    fill(unix_pair.a)
-    for call in (*RECEIVES.values(), *SENDS.values()):
-        with pytest.raises(BlockingIOError):
-            call(passed(unix_pair.a))
 
 
 # ---- timeouts ----
