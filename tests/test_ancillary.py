@@ -213,9 +213,7 @@ message = st.tuples(ints, ints, st.binary(max_size=40))
 messages = st.lists(message, max_size=6)
 # what a truncated or hostile buffer looks like: true messages, then headers with any length, then anything
 length = st.one_of(st.integers(0, 64), st.integers(0, 2 ** (8 * LENGTH) - 1))
-broken = st.builds(
-    lambda n, level, kind, rest: header(n, level, kind) + rest, length, ints, ints, st.binary(max_size=48)
-)
+broken = st.builds(lambda n, level, kind, rest: header(n, level, kind) + rest, length, ints, ints, st.binary(max_size=48))
 hostile = st.builds(lambda good, bad: buffer_of(good) + b"".join(bad), messages, st.lists(broken, max_size=3))
 
 

@@ -4,7 +4,8 @@
 import re
 import socket
 import sys
-from typing import Any, Callable, Dict, Iterator, Type
+from collections.abc import Iterator
+from typing import Any, Callable
 
 import pytest
 
@@ -14,13 +15,25 @@ from lowsock import _address
 PYPY = sys.implementation.name == "pypy"
 TOO_LARGE = (2**63, 2**200)
 SHAPELESS = (5, 1.5, object(), {}, {1})
-FAMILIES: Dict[str, Any] = {  # family: arguments of socket(), then by error the addresses that are wrong
+FAMILIES: dict[str, Any] = {  # family: arguments of socket(), then by error the addresses that are wrong
     "inet": (
         (socket.AF_INET, socket.SOCK_DGRAM),
         {
             TypeError: (
-                *SHAPELESS, "127.0.0.1", b"x", ["127.0.0.1", 9], (), ("127.0.0.1",), ("127.0.0.1", 9, 0), ("127.0.0.1", "9"),
-                ("127.0.0.1", None), ("127.0.0.1", 9.0), (None, 9), (5, 9), ([], 9), (1.5, 9),
+                *SHAPELESS,
+                "127.0.0.1",
+                b"x",
+                ["127.0.0.1", 9],
+                (),
+                ("127.0.0.1",),
+                ("127.0.0.1", 9, 0),
+                ("127.0.0.1", "9"),
+                ("127.0.0.1", None),
+                ("127.0.0.1", 9.0),
+                (None, 9),
+                (5, 9),
+                ([], 9),
+                (1.5, 9),
             ),
             OverflowError: [("127.0.0.1", port) for port in (-1, 65536, *TOO_LARGE)],
         },
@@ -29,8 +42,20 @@ FAMILIES: Dict[str, Any] = {  # family: arguments of socket(), then by error the
         (socket.AF_INET6, socket.SOCK_DGRAM),
         {
             TypeError: (
-                *SHAPELESS, "::1", ["::1", 9], (), ("::1",), ("::1", 9, 0, 0, 0), ("::1", "9"), ("::1", 9.0), (None, 9),
-                ("::1", 9, "0"), ("::1", 9, None), ("::1", 9, 0, "lo"), ("::1", 9, 0, None), ("::1", 9, 0, 1.0),
+                *SHAPELESS,
+                "::1",
+                ["::1", 9],
+                (),
+                ("::1",),
+                ("::1", 9, 0, 0, 0),
+                ("::1", "9"),
+                ("::1", 9.0),
+                (None, 9),
+                ("::1", 9, "0"),
+                ("::1", 9, None),
+                ("::1", 9, 0, "lo"),
+                ("::1", 9, 0, None),
+                ("::1", 9, 0, 1.0),
             ),
             OverflowError: [("::1", -1), ("::1", 65536), ("::1", 9, 2**20), ("::1", 9, -1)],
         },
@@ -91,7 +116,7 @@ def of_family() -> Iterator[Callable[[str], socket.socket]]:
 
 
 @pytest.mark.parametrize(("family", "address", "error", "as_socket"), ADDRESSES)
-def test_a_bad_address_is_named(family: str, address: Any, error: Type[Exception], as_socket: bool) -> None:
+def test_a_bad_address_is_named(family: str, address: Any, error: type[Exception], as_socket: bool) -> None:
     if FAMILIES[family][0][0] is None:
         pytest.skip(f"the socket module has no {family}")
     with pytest.raises(error, match=r"address|path") as caught:
@@ -101,7 +126,7 @@ def test_a_bad_address_is_named(family: str, address: Any, error: Type[Exception
 
 @pytest.mark.parametrize(("family", "address", "error", "as_socket"), SENDABLE)
 def test_a_bad_address_fails_as_it_does_for_the_socket_module(
-    family: str, address: Any, error: Type[Exception], as_socket: bool, of_family: Callable[[str], socket.socket]
+    family: str, address: Any, error: type[Exception], as_socket: bool, of_family: Callable[[str], socket.socket]
 ) -> None:
     sock = of_family(family)
     for sender in (sock, sock.fileno()):

@@ -10,63 +10,64 @@ import socket
 import struct
 import subprocess
 import sys
-from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
+from collections.abc import Iterator
+from typing import Any, Callable
 
 import pytest
 
 import lowsock
 
-RECEIVES: Dict[str, Callable[[Any], Tuple[bytes, int, List[int]]]] = {}  # -> data, msg_flags, descriptors
+RECEIVES: dict[str, Callable[[Any], tuple[bytes, int, list[int]]]] = {}  # -> data, msg_flags, descriptors
 
 
-def receives(function: Callable[[Any], Tuple[bytes, int, List[int]]]) -> Callable[[Any], Tuple[bytes, int, List[int]]]:
+def receives(function: Callable[[Any], tuple[bytes, int, list[int]]]) -> Callable[[Any], tuple[bytes, int, list[int]]]:
     RECEIVES[function.__name__] = function
     return function
 
 
-def descriptors(ancdata: List[Any]) -> List[int]:
+def descriptors(ancdata: list[Any]) -> list[int]:
     return array.array("i", b"".join(data for _, _, data in ancdata)).tolist()
 
 
 @receives
-def recvmsg(sock: Any) -> Tuple[bytes, int, List[int]]:
+def recvmsg(sock: Any) -> tuple[bytes, int, list[int]]:
     data, ancdata, msg_flags, _ = lowsock.recvmsg(sock, 100, 2048)
     return data, msg_flags, descriptors(ancdata)
 
 
 @receives
-def recvmsg_into(sock: Any) -> Tuple[bytes, int, List[int]]:
+def recvmsg_into(sock: Any) -> tuple[bytes, int, list[int]]:
     buffer = bytearray(100)
     size, ancdata, msg_flags, _ = lowsock.recvmsg_into(sock, [buffer], 2048)
     return bytes(buffer[:size]), msg_flags, descriptors(ancdata)
 
 
 @receives
-def recv1msg(sock: Any) -> Tuple[bytes, int, List[int]]:
+def recv1msg(sock: Any) -> tuple[bytes, int, list[int]]:
     data, msg_flags, ancillary = lowsock.recv1msg(sock)
     return data, msg_flags, descriptors(ancillary)
 
 
 @receives
-def recv_fds(sock: Any) -> Tuple[bytes, int, List[int]]:
+def recv_fds(sock: Any) -> tuple[bytes, int, list[int]]:
     data, fds, msg_flags, _ = lowsock.recv_fds(sock, 100, 253)
     return data, msg_flags, fds
 
 
 @receives
-def plain(sock: Any) -> Tuple[bytes, int, List[int]]:
+def plain(sock: Any) -> tuple[bytes, int, list[int]]:
     data, ancdata, msg_flags, _ = lowsock.recvmsg(sock, 100)
     return data, msg_flags, descriptors(ancdata)
 
 
-SENDS: Dict[str, Callable[[Any], int]] = {
+SENDS: dict[str, Callable[[Any], int]] = {
     "sendmsg": lambda sock: lowsock.sendmsg(sock, [b"x"]),
     "gathered": lambda sock: lowsock.sendmsg(sock, [bytes(10_000), bytearray(10_000)]),
     "with control": lambda sock: lowsock.sendmsg(sock, [b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, bytes(4))]),
     "send1msg": lambda sock: lowsock.send1msg(sock, b"x"),
     "send_fds": lambda sock: lowsock.send_fds(sock, [b"x"], [0]),
 }
-CALLS: Dict[str, Callable[[Any], Any]] = {**RECEIVES, **SENDS, "sockatmark": lowsock.sockatmark}
+CALLS: dict[str, Callable[[Any], Any]] = {**RECEIVES, **SENDS, "sockatmark": lowsock.sockatmark}
 SENDING = pytest.mark.parametrize("send", SENDS.values(), ids=list(SENDS))
 RECEIVING = pytest.mark.parametrize("receive", RECEIVES.values(), ids=list(RECEIVES))
 CALLING = pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
@@ -297,7 +298,7 @@ def test_the_error_of_a_connected_socket_is_raised_once(call: Callable[[Any], An
 def crowded() -> Iterator[Callable[[int], None]]:
     """A callable: ``crowded(room)`` leaves this process ``room`` descriptors that it can still open."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    fillers: List[int] = []
+    fillers: list[int] = []
 
     def crowd(room: int) -> None:
         lowest = os.dup(0)
@@ -318,7 +319,7 @@ def crowded() -> Iterator[Callable[[int], None]]:
 @pytest.mark.parametrize("room", (0, 1, 2))
 @pytest.mark.parametrize("receive", [RECEIVES[name] for name in RECEIVES if name != "plain"])
 def test_descriptors_that_find_no_room_are_cut_off_and_the_data_is_kept(
-    receive: Any, room: int, unix_pair: Any, crowded: Callable[[int], None], open_fds: Callable[[], Set[int]]
+    receive: Any, room: int, unix_pair: Any, crowded: Callable[[int], None], open_fds: Callable[[], set[int]]
 ) -> None:
     before = open_fds()
     lowsock.send_fds(unix_pair.a, [b"data"], [0, 0])

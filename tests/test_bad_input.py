@@ -9,9 +9,10 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Type
+from typing import Any, Callable, NamedTuple
 
 import pytest
 
@@ -22,7 +23,7 @@ STRIDED = memoryview(bytes(20))[::2]
 READ_ONLY = (b"x", memoryview(b"x"))
 LARGE = 20_000  # bytes: too large to be copied or joined, so its export is held
 
-GOOD: Dict[str, Dict[str, Any]] = {  # arguments with which each call would succeed
+GOOD: dict[str, dict[str, Any]] = {  # arguments with which each call would succeed
     "sendmsg": {"buffers": [b"x"], "ancdata": [], "flags": 0},
     "send1msg": {"data": b"x", "flags": 0, "ancillary": []},
     "send_fds": {"buffers": [b"x"], "fds": [], "flags": 0},
@@ -46,9 +47,9 @@ class Row(NamedTuple):
     call: str
     argument: str
     value: Any
-    error: Type[Exception]
+    error: type[Exception]
 
-    def arguments(self) -> Dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         return {**GOOD[self.call], self.argument: self.value}
 
     def __str__(self) -> str:
@@ -98,11 +99,11 @@ def descriptors() -> Iterator[Row]:
 
 
 ROWS = [*integers(), *buffers(), *control_messages(), *descriptors()]
-WAYS: Dict[str, Callable[[socket.socket], Any]] = {"socket": lambda sock: sock, "descriptor": lambda sock: sock.fileno()}
+WAYS: dict[str, Callable[[socket.socket], Any]] = {"socket": lambda sock: sock, "descriptor": lambda sock: sock.fileno()}
 
 
 @pytest.fixture
-def waiting() -> Iterator[List[socket.socket]]:
+def waiting() -> Iterator[list[socket.socket]]:
     """A pair of datagram sockets, each with one datagram to receive."""
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with a, b:
@@ -111,7 +112,7 @@ def waiting() -> Iterator[List[socket.socket]]:
         yield [a, b]
 
 
-def check_untouched(pair: List[socket.socket]) -> None:
+def check_untouched(pair: list[socket.socket]) -> None:
     """Each socket still has its one datagram and no other."""
     for sock in pair:
         assert sock.recv(100, socket.MSG_DONTWAIT) == b"kept"
@@ -121,7 +122,7 @@ def check_untouched(pair: List[socket.socket]) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_a_bad_argument_is_named_and_nothing_moves(row: Row, way: str, waiting: List[socket.socket]) -> None:
+def test_a_bad_argument_is_named_and_nothing_moves(row: Row, way: str, waiting: list[socket.socket]) -> None:
     with pytest.raises(row.error) as caught:
         getattr(lowsock, row.call)(WAYS[way](waiting[0]), **row.arguments())
     assert caught.type is row.error
@@ -132,7 +133,7 @@ def test_a_bad_argument_is_named_and_nothing_moves(row: Row, way: str, waiting: 
 @pytest.mark.skipif(PYPY, reason="PyPy's own socket module raises other types than CPython's")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.9 still takes a Decimal for flags
 @pytest.mark.parametrize("row", [row for row in ROWS if row.call in ("sendmsg", "recvmsg", "recvmsg_into")], ids=str)
-def test_the_error_is_of_the_type_that_the_socket_module_raises(row: Row, waiting: List[socket.socket]) -> None:
+def test_the_error_is_of_the_type_that_the_socket_module_raises(row: Row, waiting: list[socket.socket]) -> None:
     waiting[0].setblocking(False)
     try:
         with contextlib.suppress(OSError):  # the socket module let it through
@@ -172,7 +173,7 @@ class Index:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("call", SIZES)
-def test_sizes_and_flags_may_be_anything_with_an_index(call: str, way: str, waiting: List[socket.socket]) -> None:
+def test_sizes_and_flags_may_be_anything_with_an_index(call: str, way: str, waiting: list[socket.socket]) -> None:
     chosen = {name: Index(GOOD[call][name]) for name in (*SIZES[call], "flags")}
     answer = getattr(lowsock, call)(WAYS[way](waiting[0]), **{**GOOD[call], **chosen})
     assert answer[0] in (b"kept", 4)
@@ -182,7 +183,7 @@ def no_address() -> memoryview:
     return io.BytesIO(b"wxyz").getbuffer()
 
 
-ODD_BUFFERS: Dict[str, Callable[[], Any]] = {
+ODD_BUFFERS: dict[str, Callable[[], Any]] = {
     "without a raw address": no_address,
     "a ctypes int": lambda: ctypes.c_uint32(int.from_bytes(b"wxyz", sys.byteorder)),
     "a ctypes array": lambda: (ctypes.c_ubyte * 4)(*b"wxyz"),
@@ -193,7 +194,7 @@ ODD_BUFFERS: Dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("others", (0, 1), ids=("alone", "beside another"))
 @pytest.mark.parametrize("odd", ODD_BUFFERS)
-def test_every_contiguous_buffer_can_be_sent(odd: str, others: int, waiting: List[socket.socket]) -> None:
+def test_every_contiguous_buffer_can_be_sent(odd: str, others: int, waiting: list[socket.socket]) -> None:
     item = ODD_BUFFERS[odd]()
     waiting[1].recv(100)
     assert lowsock.sendmsg(waiting[0], [item, *[bytes(LARGE)] * others]) == 4 + LARGE * others
@@ -201,13 +202,13 @@ def test_every_contiguous_buffer_can_be_sent(odd: str, others: int, waiting: Lis
 
 
 @pytest.mark.parametrize("odd", ODD_BUFFERS)
-def test_every_contiguous_writable_buffer_can_be_received_into(odd: str, waiting: List[socket.socket]) -> None:
+def test_every_contiguous_writable_buffer_can_be_received_into(odd: str, waiting: list[socket.socket]) -> None:
     item = ODD_BUFFERS[odd]()
     assert lowsock.recvmsg_into(waiting[0], [item])[0] == 4
     assert memoryview(item).tobytes() == b"kept"
 
 
-def test_a_buffer_without_a_raw_address_can_be_control_data(waiting: List[socket.socket]) -> None:
+def test_a_buffer_without_a_raw_address_can_be_control_data(waiting: list[socket.socket]) -> None:
     with pytest.raises(OSError, match="Invalid argument"):  # the kernel saw the level and the type
         lowsock.sendmsg(waiting[0], [b"x"], [(socket.SOL_SOCKET, 12345, no_address())])
 
@@ -215,7 +216,7 @@ def test_a_buffer_without_a_raw_address_can_be_control_data(waiting: List[socket
 # ---- nothing stays held ----
 
 
-FAILURES: Dict[str, Callable[[socket.socket, bytearray], Any]] = {
+FAILURES: dict[str, Callable[[socket.socket, bytearray], Any]] = {
     "sendmsg, a later buffer": lambda sock, buffer: lowsock.sendmsg(sock, [buffer, 5]),
     "sendmsg, ancdata": lambda sock, buffer: lowsock.sendmsg(sock, [buffer], [5]),
     "sendmsg, control data": lambda sock, buffer: lowsock.sendmsg(sock, [], [(1, 1, buffer), (1, 1, 5)]),
@@ -236,7 +237,7 @@ FAILURES: Dict[str, Callable[[socket.socket, bytearray], Any]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_no_buffer_is_held_after_an_error(failure: str, waiting: List[socket.socket]) -> None:
+def test_no_buffer_is_held_after_an_error(failure: str, waiting: list[socket.socket]) -> None:
     buffer = bytearray(LARGE)
     with pytest.raises(Exception) as caught:  # which one is another test's
         FAILURES[failure](waiting[0], buffer)

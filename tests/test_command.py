@@ -62,9 +62,7 @@ def test_its_words_have_a_row_for_every_feature(words):
 
 def test_its_words_begin_with_where_it_runs(words):
     version = importlib.metadata.version("lowsock")
-    assert words.stdout.startswith(
-        f"lowsock {version} on {platform.python_implementation()} {platform.python_version()},"
-    )
+    assert words.stdout.startswith(f"lowsock {version} on {platform.python_implementation()} {platform.python_version()},")
 
 
 def test_its_words_end_with_a_sum(words):

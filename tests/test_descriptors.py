@@ -124,9 +124,7 @@ def test_as_many_come_as_were_sent(unix_pair, count):
     assert (data, came, msg_flags & CTRUNC) == (b"x", count, 0)
 
 
-@pytest.mark.parametrize(
-    ("sent", "most"), [(2, 1), (3, 2), (4, 1), (10, 3), (MOST, 1), (MOST, MOST - 1), (1, 0), (5, 0)]
-)
+@pytest.mark.parametrize(("sent", "most"), [(2, 1), (3, 2), (4, 1), (10, 3), (MOST, 1), (MOST, MOST - 1), (1, 0), (5, 0)])
 @linux
 def test_no_more_come_than_asked_for_and_the_rest_is_closed(unix_pair, open_fds, sent, most):
     before = open_fds()

@@ -41,9 +41,7 @@ def blocks(page):
 
 def quotations():
     found = [(page.name, QUOTATION.fullmatch(block)) for page in PAGES for block in blocks(page)]
-    return [
-        pytest.param(*match.groups(), id=f"{page}-{match[1]}-{i}") for i, (page, match) in enumerate(found) if match
-    ]
+    return [pytest.param(*match.groups(), id=f"{page}-{match[1]}-{i}") for i, (page, match) in enumerate(found) if match]
 
 
 def says_verbatim(text, quoted):

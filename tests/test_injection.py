@@ -11,8 +11,9 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, NamedTuple, Optional
 
 import pytest
 
@@ -27,12 +28,12 @@ LARGE = 20_000  # bytes: an export is held, not a copy made
 FRAGILE = {"ROT_FOUR", "POP_EXCEPT"} if sys.version_info < (3, 11) else set()
 
 
-class Plain(OSError, IndexError, KeyError, TypeError, OverflowError, ValueError, BufferError):
-    """Everything that lowsock catches around steps of its own, at once."""
+class Raised(AttributeError, IndexError, KeyError, TypeError, OverflowError, ValueError, BufferError):
+    """Whatever lowsock catches around steps of its own, at once."""
 
 
-class Missing(AttributeError):
-    """The one that cannot be among them."""
+class Failed(OSError, IndexError, KeyError, TypeError, OverflowError, ValueError, BufferError):
+    """The same with `OSError`, which goes with all but `AttributeError`."""
 
 
 class Point(NamedTuple):
@@ -77,7 +78,7 @@ class Injector:
 class World:
     """What one run has to itself: a pair of sockets with a message under way, and a buffer."""
 
-    def __init__(self, fds: List[int], timeout: Optional[float]) -> None:
+    def __init__(self, fds: list[int], timeout: Optional[float]) -> None:
         self.a, self.b = socket.socketpair()
         self.a.settimeout(timeout)
         self.b.settimeout(timeout)
@@ -90,7 +91,7 @@ class World:
 
 
 Call = Callable[[World], Any]
-RECEIVES: Dict[str, Call] = {
+RECEIVES: dict[str, Call] = {
     "recvmsg": lambda world: lowsock.recvmsg(world.b, 10, ROOM),
     "recvmsg without room": lambda world: lowsock.recvmsg(world.b, 10),
     "recvmsg, large": lambda world: lowsock.recvmsg(world.b, 2**20, 2**15),
@@ -99,7 +100,7 @@ RECEIVES: Dict[str, Call] = {
     "recv_fds": lambda world: lowsock.recv_fds(world.b, 10, 4),
     "recv_fds with a surplus": lambda world: lowsock.recv_fds(world.b, 10, 1),
 }
-SENDS: Dict[str, Call] = {
+SENDS: dict[str, Call] = {
     "sendmsg": lambda world: lowsock.sendmsg(world.a, [b"x"]),
     "sendmsg, gathered": lambda world: lowsock.sendmsg(world.a, [world.buffer, b"x"]),
     "sendmsg, control": lambda world: lowsock.sendmsg(world.a, iter([world.buffer]), [(0, 0, bytearray(4))]),
@@ -140,7 +141,7 @@ def at_every_step(
     make_error: Callable[[], BaseException],
     make_world: Callable[[], World],
     just_before: Callable[[], None] = lambda: None,
-) -> Iterator[Tuple[World, BaseException, Outcome]]:
+) -> Iterator[tuple[World, BaseException, Outcome]]:
     """One run for each bytecode: its world, which is closed after, what was raised in it and what came of it."""
     for number in range(5000):
         warm_up()
@@ -157,7 +158,7 @@ def at_every_step(
 
 
 @pytest.fixture
-def fds() -> Iterator[List[int]]:
+def fds() -> Iterator[list[int]]:
     """Two descriptors to send."""
     ends = list(os.pipe())
     yield ends
@@ -168,7 +169,7 @@ def fds() -> Iterator[List[int]]:
 @TIMEOUTS
 @pytest.mark.parametrize("call", [call for call in RECEIVES if call != "recvmsg without room"])
 def test_received_descriptors_are_closed_wherever_an_exception_comes(
-    call: str, timeout: Optional[float], fds: List[int], open_fds: Callable[[], Set[int]]
+    call: str, timeout: Optional[float], fds: list[int], open_fds: Callable[[], set[int]]
 ) -> None:
     lost, before = [], set()
 
@@ -190,11 +191,10 @@ def test_received_descriptors_are_closed_wherever_an_exception_comes(
 
 @TIMEOUTS
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("kind", (Plain, Missing))
-def test_what_was_raised_comes_out(kind: Callable[[], BaseException], call: str, timeout: Optional[float]) -> None:
+def test_what_was_raised_comes_out(call: str, timeout: Optional[float]) -> None:
     changed = [
         (point, repr(raised))
-        for _, error, (point, raised) in at_every_step(CALLS[call], kind, lambda: World([], timeout))
+        for _, error, (point, raised) in at_every_step(CALLS[call], Raised, lambda: World([], timeout))
         if point is not None and raised is not error
     ]
     assert not changed
@@ -235,9 +235,7 @@ class Somebody:
 @pytest.mark.parametrize("call", RECEIVES)
 def test_a_reply_given_back_is_left_alone(call: str, timeout: Optional[float]) -> None:
     somebody, robbed = Somebody(), []
-    for _, _, (point, _) in at_every_step(
-        RECEIVES[call], KeyboardInterrupt, lambda: World([], timeout), somebody.receive
-    ):
+    for _, _, (point, _) in at_every_step(RECEIVES[call], KeyboardInterrupt, lambda: World([], timeout), somebody.receive):
         if point is not None and not somebody.still_has_it():
             robbed.append(point)
     assert not robbed
@@ -288,7 +286,7 @@ class Disturbed(Inet):
         self.b.settimeout(0.004)
 
 
-OTHERS: Dict[str, Tuple[Call, Callable[[], World]]] = {
+OTHERS: dict[str, tuple[Call, Callable[[], World]]] = {
     **{f"{name}, empty": (RECEIVES[name], Empty) for name in ("recvmsg", "recvmsg_into", "recv_fds")},
     **{f"{name}, full": (SENDS[name], Full) for name in ("sendmsg", "sendmsg, gathered")},
     "recvmsg, disturbed": (RECEIVES["recvmsg"], Disturbed),
@@ -301,7 +299,7 @@ OTHERS: Dict[str, Tuple[Call, Callable[[], World]]] = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_what_was_raised_comes_out_of_rarer_calls_too(other: str) -> None:
     changed = []
-    for _, error, (point, raised) in at_every_step(OTHERS[other][0], Plain, OTHERS[other][1]):
+    for _, error, (point, raised) in at_every_step(OTHERS[other][0], Failed, OTHERS[other][1]):
         if point is not None and raised is not error:
             changed.append((point, repr(raised)))
     assert raised is None or isinstance(raised, socket.timeout)

@@ -177,9 +177,7 @@ def test_a_socket_is_taken_in_every_way(pair, passed):
 
 @pytest.mark.parametrize("receive", [lowsock.recvmsg, lambda sock, size: lowsock.recvmsg_into(sock, [bytearray(size)])])
 def test_every_way_gives_the_same(pair, passed, receive):
-    theirs, ours = beside(
-        pair, lambda: pair.a.send(b"x"), lambda: receive(pair.b, 10), lambda: receive(passed(pair.b), 10)
-    )
+    theirs, ours = beside(pair, lambda: pair.a.send(b"x"), lambda: receive(pair.b, 10), lambda: receive(passed(pair.b), 10))
     assert ours == theirs
 
 

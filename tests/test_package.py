@@ -178,9 +178,7 @@ def test_os_error_is_raised_in_one_place():
 
 def test_all_is_the_public_namespace():
     public = {
-        name
-        for name, value in vars(lowsock).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        name for name, value in vars(lowsock).items() if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
     assert public == set(lowsock.__all__)
 

@@ -9,8 +9,10 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from functools import partial
 from types import CodeType
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set
+from typing import Any, Callable, NamedTuple, Optional
 
 import pytest
 
@@ -36,14 +38,14 @@ def resident() -> int:
 
 
 @pytest.fixture
-def dgrams() -> Iterator[List[socket.socket]]:
+def dgrams() -> Iterator[list[socket.socket]]:
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with a, b:
         yield [a, b]
 
 
 @pytest.fixture
-def inet() -> Iterator[List[socket.socket]]:
+def inet() -> Iterator[list[socket.socket]]:
     """A socket that sends and one that receives, on every address of this machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as b:
         b.bind(("", 0))
@@ -85,7 +87,7 @@ TRIPS = (with_one_buffer, gathered_and_scattered, with_control_messages, with_an
 
 @pytest.mark.parametrize("trip", TRIPS)
 def test_a_million_round_trips_take_no_memory(
-    trip: Callable[[socket.socket, socket.socket], None], dgrams: List[socket.socket], soak_count: Callable[[int], int]
+    trip: Callable[[socket.socket, socket.socket], None], dgrams: list[socket.socket], soak_count: Callable[[int], int]
 ) -> None:
     count = soak_count(1_000_000 // len(TRIPS))
     for _ in range(max(1000, count // 10)):
@@ -100,7 +102,7 @@ def test_a_million_round_trips_take_no_memory(
 
 
 def test_100_000_descriptors_passed_leave_none_behind(
-    soak_count: Callable[[int], int], open_fds: Callable[[], Set[int]]
+    soak_count: Callable[[int], int], open_fds: Callable[[], set[int]]
 ) -> None:
     a, b = socket.socketpair()
     with a, b:
@@ -127,7 +129,7 @@ def loopback(number: int) -> str:
     return f"127.{1 + (number >> 16) % 254}.{number >> 8 & 255}.{number & 255 or 1}"
 
 
-def test_100_000_sources_leave_small_caches(inet: List[socket.socket], soak_count: Callable[[int], int]) -> None:
+def test_100_000_sources_leave_small_caches(inet: list[socket.socket], soak_count: Callable[[int], int]) -> None:
     port = inet[1].getsockname()[1]
     for number in range(max(2 * CACHED, soak_count(100_000))):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
@@ -137,7 +139,7 @@ def test_100_000_sources_leave_small_caches(inet: List[socket.socket], soak_coun
     assert largest_cache() < CACHED
 
 
-def test_100_000_destinations_leave_small_caches(inet: List[socket.socket], soak_count: Callable[[int], int]) -> None:
+def test_100_000_destinations_leave_small_caches(inet: list[socket.socket], soak_count: Callable[[int], int]) -> None:
     port = inet[1].getsockname()[1]
     for number in range(max(2 * CACHED, soak_count(100_000))):
         lowsock.sendmsg(inet[0], [b"x"], [], 0, (loopback(number), port))
@@ -191,7 +193,7 @@ class Place(NamedTuple):
     """Where lowsock was when a handler raised: the bytecode it had done (3.9, PyPy) or was at, and the next."""
 
     function: str
-    bytecodes: List[str]
+    bytecodes: list[str]
 
     def is_return(self) -> bool:
         return any(name.startswith("RETURN") for name in self.bytecodes)
@@ -224,7 +226,7 @@ def storm() -> Iterator[Storm]:
     signal.signal(signal.SIGALRM, before)
 
 
-RECEIVES: Dict[str, Callable[[socket.socket], Any]] = {
+RECEIVES: dict[str, Callable[[socket.socket], Any]] = {
     "recvmsg": lambda sock: lowsock.recvmsg(sock, 10, ROOM),
     "recvmsg_into": lambda sock: lowsock.recvmsg_into(sock, [bytearray(10)], ROOM),
     "recv1msg": lambda sock: lowsock.recv1msg(sock),
@@ -234,7 +236,7 @@ RECEIVES: Dict[str, Callable[[socket.socket], Any]] = {
 
 @pytest.mark.parametrize("receive", RECEIVES.values(), ids=list(RECEIVES))
 def test_handlers_that_raise_through_20_000_receives_lose_no_descriptor(
-    receive: Callable[[socket.socket], Any], storm: Storm, soak_count: Callable[[int], int], open_fds: Callable[[], Set[int]]
+    receive: Callable[[socket.socket], Any], storm: Storm, soak_count: Callable[[int], int], open_fds: Callable[[], set[int]]
 ) -> None:
     """Where one is lost, the call had come to its `return`, or was over."""
     lost = []

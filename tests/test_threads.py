@@ -11,7 +11,8 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List
+from collections.abc import Iterator
+from typing import Any, Callable
 
 import pytest
 
@@ -84,7 +85,7 @@ def resize(buffer: bytearray) -> bool:
 
 
 @pytest.fixture(params=(None, PATIENCE), ids=("blocking", "timeout"))
-def pair_of_streams(request: pytest.FixtureRequest) -> Iterator[List[socket.socket]]:
+def pair_of_streams(request: pytest.FixtureRequest) -> Iterator[list[socket.socket]]:
     a, b = socket.socketpair()
     a.settimeout(request.param)
     with a, b:
@@ -105,7 +106,7 @@ def resized_meanwhile(sock: socket.socket, call: Callable[[Any], Any], buffer: b
     return worker.result()
 
 
-def test_a_buffer_resized_during_a_receive_is_refused_or_has_the_data(pair_of_streams: List[socket.socket]) -> None:
+def test_a_buffer_resized_during_a_receive_is_refused_or_has_the_data(pair_of_streams: list[socket.socket]) -> None:
     """CPython refuses to resize it; on PyPy, which does not, the data is not lost into freed memory."""
     a, b = pair_of_streams
     buffer = bytearray(LARGE)
@@ -118,7 +119,7 @@ def test_a_buffer_resized_during_a_receive_is_refused_or_has_the_data(pair_of_st
 
 
 @pytest.mark.skipif(not PYPY, reason="CPython does not let a held buffer shrink")
-def test_a_buffer_that_shrank_during_a_receive_has_what_it_holds(pair_of_streams: List[socket.socket]) -> None:
+def test_a_buffer_that_shrank_during_a_receive_has_what_it_holds(pair_of_streams: list[socket.socket]) -> None:
     a, b = pair_of_streams
     buffer, rest, begun = bytearray(LARGE), bytearray(LARGE), Begun(a)
     worker = Worker(lambda: lowsock.recvmsg_into(begun, [buffer, rest]))
@@ -144,7 +145,7 @@ def read_all(sock: socket.socket) -> bytes:
     return b"".join(iter(lambda: sock.recv(2**16), b""))
 
 
-SENDS: Dict[str, Callable[[Any, bytearray], int]] = {
+SENDS: dict[str, Callable[[Any, bytearray], int]] = {
     "sendmsg": lambda sock, buffer: lowsock.sendmsg(sock, [buffer, b"end"]),
     "send1msg": lambda sock, buffer: lowsock.send1msg(sock, buffer),
     "send_fds": lambda sock, buffer: lowsock.send_fds(sock, [buffer], [0]),
@@ -153,15 +154,13 @@ SENDS: Dict[str, Callable[[Any, bytearray], int]] = {
 
 @pytest.mark.parametrize("send", SENDS.values(), ids=list(SENDS))
 def test_a_buffer_resized_during_a_send_is_refused_or_sent_as_it_was(
-    send: Callable[[Any, bytearray], int], pair_of_streams: List[socket.socket]
+    send: Callable[[Any, bytearray], int], pair_of_streams: list[socket.socket]
 ) -> None:
     a, b = pair_of_streams
     buffer = bytearray(b"\xa5" * LARGE)
     fill(a)
     readers = []
-    sent = resized_meanwhile(
-        a, lambda sock: send(sock, buffer), buffer, lambda: readers.append(Worker(lambda: read_all(b)))
-    )
+    sent = resized_meanwhile(a, lambda sock: send(sock, buffer), buffer, lambda: readers.append(Worker(lambda: read_all(b))))
     a.shutdown(socket.SHUT_WR)
     received = readers[0].result().lstrip(b"f")
     assert received == (b"\xa5" * LARGE + b"end")[:sent]
@@ -184,7 +183,7 @@ class Meddler:
 
 
 @pytest.fixture
-def dgrams() -> Iterator[List[socket.socket]]:
+def dgrams() -> Iterator[list[socket.socket]]:
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with a, b:
         yield [a, b]
@@ -197,20 +196,20 @@ def received_fds(sock: socket.socket) -> int:
     return len(fds)
 
 
-def test_a_list_of_descriptors_may_shrink_while_it_is_read(dgrams: List[socket.socket]) -> None:
-    fds: List[Any] = [Meddler(0, lambda: fds.clear())] * 50
+def test_a_list_of_descriptors_may_shrink_while_it_is_read(dgrams: list[socket.socket]) -> None:
+    fds: list[Any] = [Meddler(0, lambda: fds.clear())] * 50
     assert lowsock.send_fds(dgrams[0], [b"x"], fds) == 1
     assert received_fds(dgrams[1]) in (1, 50)
 
 
-def test_control_messages_may_change_while_they_are_read(dgrams: List[socket.socket]) -> None:
-    ancdata: List[Any] = []
+def test_control_messages_may_change_while_they_are_read(dgrams: list[socket.socket]) -> None:
+    ancdata: list[Any] = []
     ancdata.extend([(Meddler(socket.SOL_SOCKET, ancdata.clear), socket.SCM_RIGHTS, bytes(4))] * 50)
     assert lowsock.sendmsg(dgrams[0], [b"x"], ancdata) == 1
     assert received_fds(dgrams[1]) in (1, 50)
 
 
-def test_data_may_change_once_it_was_read(dgrams: List[socket.socket]) -> None:
+def test_data_may_change_once_it_was_read(dgrams: list[socket.socket]) -> None:
     """The buffer of a control message is copied before the next one's `__index__` runs."""
     data = bytearray(array.array("i", [0]).tobytes())
     change = Meddler(socket.SOL_SOCKET, lambda: data.clear())
@@ -219,7 +218,7 @@ def test_data_may_change_once_it_was_read(dgrams: List[socket.socket]) -> None:
     assert received_fds(dgrams[1]) == 2
 
 
-def test_buffers_may_come_from_a_generator_that_uses_the_socket(dgrams: List[socket.socket]) -> None:
+def test_buffers_may_come_from_a_generator_that_uses_the_socket(dgrams: list[socket.socket]) -> None:
     def buffers() -> Iterator[bytes]:
         lowsock.sendmsg(dgrams[0], [b"first"])
         yield b"second"
@@ -228,7 +227,7 @@ def test_buffers_may_come_from_a_generator_that_uses_the_socket(dgrams: List[soc
     assert [dgrams[1].recv(10), dgrams[1].recv(10)] == [b"first", b"second"]
 
 
-def test_buffers_to_receive_into_may_come_from_a_generator_that_receives(dgrams: List[socket.socket]) -> None:
+def test_buffers_to_receive_into_may_come_from_a_generator_that_receives(dgrams: list[socket.socket]) -> None:
     for data in (b"first", b"second"):
         dgrams[1].send(data)
     buffer, seen = bytearray(10), []
@@ -242,7 +241,7 @@ def test_buffers_to_receive_into_may_come_from_a_generator_that_receives(dgrams:
 
 
 @pytest.mark.parametrize("call", ("sendmsg", "recvmsg_into", "send_fds"))
-def test_a_generator_that_closes_the_socket_ends_the_call(call: str, dgrams: List[socket.socket]) -> None:
+def test_a_generator_that_closes_the_socket_ends_the_call(call: str, dgrams: list[socket.socket]) -> None:
     dgrams[1].send(b"kept")
 
     def closing(value: Any) -> Iterator[Any]:
@@ -255,7 +254,7 @@ def test_a_generator_that_closes_the_socket_ends_the_call(call: str, dgrams: Lis
 
 
 @pytest.mark.parametrize("call", ("sendmsg", "recvmsg_into", "send_fds"))
-def test_a_generator_that_has_the_number_reused_harms_nobody(call: str, dgrams: List[socket.socket]) -> None:
+def test_a_generator_that_has_the_number_reused_harms_nobody(call: str, dgrams: list[socket.socket]) -> None:
     """It closes the socket, and the number comes back as another one, which the call must not touch."""
     others = list(socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
     others[1].send(b"not yours")
@@ -284,7 +283,7 @@ def message(thread: int, number: int) -> bytes:
     return head + bytes([65 + thread]) * (1 + (thread * 131 + number * 7) % 900)
 
 
-RECEIVES: Dict[str, Callable[[Any], bytes]] = {
+RECEIVES: dict[str, Callable[[Any], bytes]] = {
     "recvmsg": lambda sock: lowsock.recvmsg(sock, 4096)[0],
     "recvmsg with room": lambda sock: lowsock.recvmsg(sock, 4096, 256)[0],
     "recv1msg": lambda sock: lowsock.recv1msg(sock)[0],
@@ -303,7 +302,7 @@ RECEIVES["recvmsg_into"] = recv_into
 
 @pytest.mark.parametrize("receive", RECEIVES.values(), ids=list(RECEIVES))
 def test_threads_that_share_a_socket_lose_and_mix_nothing(
-    receive: Callable[[Any], bytes], dgrams: List[socket.socket]
+    receive: Callable[[Any], bytes], dgrams: list[socket.socket]
 ) -> None:
     a, b = dgrams
 
@@ -311,7 +310,7 @@ def test_threads_that_share_a_socket_lose_and_mix_nothing(
         for number in range(MESSAGES):
             lowsock.sendmsg(a, [message(thread, number)])
 
-    def take() -> List[bytes]:
+    def take() -> list[bytes]:
         return list(iter(lambda: receive(b), b"stop"))
 
     takers = [Worker(take) for _ in range(THREADS)]
@@ -357,7 +356,7 @@ def test_threads_that_pass_descriptors_get_each_its_own() -> None:
 # ---- closed, or gone, meanwhile ----
 
 
-def test_closing_in_another_thread_ends_a_wait_by_its_timeout(dgrams: List[socket.socket]) -> None:
+def test_closing_in_another_thread_ends_a_wait_by_its_timeout(dgrams: list[socket.socket]) -> None:
     dgrams[0].settimeout(0.3)
     begun = Begun(dgrams[0])
     worker = Worker(lambda: lowsock.recvmsg(begun, 10))
@@ -367,7 +366,7 @@ def test_closing_in_another_thread_ends_a_wait_by_its_timeout(dgrams: List[socke
         worker.result()
 
 
-def test_shutting_down_in_another_thread_wakes_a_receive(pair_of_streams: List[socket.socket]) -> None:
+def test_shutting_down_in_another_thread_wakes_a_receive(pair_of_streams: list[socket.socket]) -> None:
     begun = Begun(pair_of_streams[0])
     worker = Worker(lambda: lowsock.recvmsg(begun, 10))
     assert begun.event.wait(PATIENCE)
@@ -376,7 +375,7 @@ def test_shutting_down_in_another_thread_wakes_a_receive(pair_of_streams: List[s
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_forked_in_the_middle_works(dgrams: List[socket.socket]) -> None:
+def test_a_child_forked_in_the_middle_works(dgrams: list[socket.socket]) -> None:
     """Some threads are inside a receive when the process is copied; the child has none of them."""
     waiting = [Begun(dgrams[0]) for _ in range(3)]
     workers = [Worker(lambda begun=begun: lowsock.recvmsg(begun, 10)) for begun in waiting]

@@ -12,7 +12,8 @@ import signal
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Callable, NamedTuple
 
 import pytest
 
@@ -21,17 +22,17 @@ from lowsock import constants
 
 FOREVER = 60.0  # seconds: a timeout that no test reaches
 SHORT = 0.06  # seconds: a timeout that a test waits for
-LONGER = 0.3  # seconds: one in which a spin would show
+LONGER = 0.25  # seconds: one in which a spin would show
 
 Call = Callable[[Any], Any]
-RECEIVES: Dict[str, Call] = {
+RECEIVES: dict[str, Call] = {
     "recvmsg": lambda sock: lowsock.recvmsg(sock, 100)[0],
     "recvmsg with room": lambda sock: lowsock.recvmsg(sock, 100, 512)[0],
     "recvmsg_into": lambda sock: lowsock.recvmsg_into(sock, [bytearray(4)], 512)[0] and b"data",
     "recv1msg": lambda sock: lowsock.recv1msg(sock)[0],
     "recv_fds": lambda sock: lowsock.recv_fds(sock, 100, 1)[0],
 }
-SENDS: Dict[str, Call] = {
+SENDS: dict[str, Call] = {
     "sendmsg": lambda sock: lowsock.sendmsg(sock, [b"x"]),
     "gathered": lambda sock: lowsock.sendmsg(sock, [bytes(10_000), bytearray(10_000)]),
     "with control": lambda sock: lowsock.sendmsg(sock, [b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, bytes(4))]),
@@ -293,6 +294,7 @@ def test_data_comes_past_an_event_in_the_error_queue(receive: Call, disturbed: D
 
 
 @SENDING
+@pytest.mark.parametrize("tcp_pair", ("tcp4",), indirect=True)
 def test_a_full_socket_with_an_event_in_the_error_queue_does_not_spin(send: Call, tcp_pair: Any) -> None:
     ask_for_stamps(tcp_pair.a)
     fill(tcp_pair.a, tcp_pair.b)
@@ -304,6 +306,7 @@ def test_a_full_socket_with_an_event_in_the_error_queue_does_not_spin(send: Call
     assert counted.asked < 200
 
 
+@pytest.mark.parametrize("tcp_pair", ("tcp4",), indirect=True)
 def test_a_full_socket_with_an_event_in_the_error_queue_takes_more_once_it_is_drained(tcp_pair: Any) -> None:
     ask_for_stamps(tcp_pair.a)
     fill(tcp_pair.a, tcp_pair.b)
