@@ -10,7 +10,9 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
 # cffi builds for the limited API by itself wherever there is one; the wheel's tag has to say so.
-ABI3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+# It does not for debug builds and, in time, builds something else for free-threaded ones.
+_PLAIN = not sysconfig.get_config_var("Py_GIL_DISABLED") and not hasattr(sys, "gettotalrefcount")
+ABI3 = sys.implementation.name == "cpython" and _PLAIN
 
 
 class BuildExt(build_ext):

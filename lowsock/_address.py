@@ -135,12 +135,12 @@ def encode_for(sock: Socket, fd: int, address: Address) -> bytes:
         except TypeError as error:  # a bytearray as host cannot be hashed
             if not raised_here(error):
                 raise
-        if kept is not None and kept[0] == family and _are_ints(address):
+        if kept is not None and kept[0] == family and _is_plain(address):
             return kept[1]
     if family < 0:
         fail(family)
     name = encode(family, address)
-    if family in (socket.AF_INET, socket.AF_INET6) and isinstance(address[0], str) and _is_numeric(family, address[0]):
+    if family in (socket.AF_INET, socket.AF_INET6) and _is_plain(address) and _is_numeric(family, address[0]):
         _remember(_encoded, address, (family, name))
     return name
 
@@ -155,9 +155,11 @@ def encode(family: int, address: Address) -> bytes:
     return _encode_other(address) if row is None else row[0](address)
 
 
-def _are_ints(address: tuple[Any, ...]) -> bool:
-    """Whether the numbers of an address are what they are equal to: 80.0 and True are equal to ports."""
-    return type(address[1]) is int and (len(address) == 2 or all(type(number) is int for number in address[2:]))
+def _is_plain(address: Any) -> bool:
+    """Whether an address is a tuple of a str and ints: 80.0 and True are equal to ports, other types to what they like."""
+    if type(address) is not tuple or type(address[0]) is not str or type(address[1]) is not int:
+        return False
+    return len(address) == 2 or all(type(number) is int for number in address[2:])
 
 
 def _is_numeric(family: int, host: str) -> bool:
@@ -186,7 +188,8 @@ def _encode_inet(address: Address) -> bytes:
     host, port = _checked_tuple(address, "(host, port) for AF_INET", 2, 2)
     number = _port(port)
     special = {"": "0.0.0.0", "<broadcast>": "255.255.255.255"}
-    numeric, _ = _resolve(socket.AF_INET, special.get(host, host) if isinstance(host, str) else host)
+    name = _host(host)
+    numeric, _ = _resolve(socket.AF_INET, special.get(name, name))
     return LAYOUTS["sockaddr_in"].pack(socket.AF_INET, number, socket.inet_pton(socket.AF_INET, numeric))
 
 
@@ -195,20 +198,24 @@ def _encode_inet6(address: Address) -> bytes:
     host, port, *rest = _checked_tuple(address, shape, 2, 4)
     number = _port(port)
     flow = checked_field("address flowinfo", rest[0] if rest else 0, 2**20 - 1).to_bytes(4, "big")
-    numeric, scope = _resolve(socket.AF_INET6, "::" if host == "" else host)
+    numeric, scope = _resolve(socket.AF_INET6, _host(host) or "::")
     if rest[1:]:
         scope = checked_field("address scope_id", rest[1], _UINT32)
     packed = socket.inet_pton(socket.AF_INET6, numeric)
     return LAYOUTS["sockaddr_in6"].pack(socket.AF_INET6, number, flow, packed, scope)
 
 
-def _resolve(family: int, host: Any) -> tuple[str, int]:
-    """The numeric form of ``host`` and its scope; a name goes to getaddrinfo(3), as the socket module sends it."""
+def _host(host: Any) -> str:
     if not isinstance(host, (str, bytes, bytearray)):
         raise TypeError(f"address host must be str, bytes or bytearray, not {type(host).__name__}")
-    name = host if isinstance(host, str) else bytes(host).decode("ascii")
+    name = host if isinstance(host, str) else bytes(host).decode("latin-1")
     if "\0" in name:
         raise ValueError("address host must not contain a null character")
+    return name
+
+
+def _resolve(family: int, name: str) -> tuple[str, int]:
+    """The numeric form of a host and its scope; a name goes to getaddrinfo(3), as the socket module sends it."""
     if _is_numeric(family, name):
         return name, 0
     found: Any = socket.getaddrinfo(name, None, family, socket.SOCK_DGRAM)[0][4]
@@ -239,6 +246,8 @@ def _encode_packet(address: Address) -> bytes:
     name, protocol, pkttype, hatype, hardware = fields + defaults[len(fields) - 2 :]
     if not isinstance(name, str):
         raise TypeError(f"address ifname must be str, not {type(name).__name__}")
+    if "\0" in name:
+        raise ValueError("address ifname must not contain a null character")
     hardware = as_bytes("address addr", hardware)
     if len(hardware) > LAYOUTS["sockaddr_ll"].sizes["sll_addr"]:
         raise ValueError(f"address addr is too long for a hardware address: {len(hardware)} bytes")

@@ -10,7 +10,7 @@ from collections import namedtuple
 from collections.abc import Sequence
 
 from lowsock._buffers import as_bytes
-from lowsock._calling import INT_MAX, checked_index, checked_int, raised_here
+from lowsock._calling import INT_MAX, checked_index, checked_int, iterated
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
 from lowsock._reply import Reply
@@ -66,13 +66,8 @@ NO_CONTROL = Control(b"", [], 0, False)
 
 def encode(ancdata: Iterable[Any], name: str = "ancdata") -> Control:
     """Checks and copies the caller's three-tuples; the error names the one that is wrong."""
-    try:
-        iterator = iter(ancdata)
-    except TypeError as error:
-        if not raised_here(error):
-            raise
-        raise TypeError(f"{name} must be an iterable of (level, type, data), not {type(ancdata).__name__}") from None
-    messages = [_message(f"{name}[{i}]", item) for i, item in enumerate(iterator)]
+    items = iterated(name, "(level, type, data)", ancdata)
+    messages = [_message(f"{name}[{i}]", item) for i, item in enumerate(items)]
     table = [number for level, kind, data in messages for number in (level, kind, len(data))]
     descriptors = any(level == SOL_SOCKET and kind == SCM_RIGHTS and data for level, kind, data in messages)
     return Control(b"".join([data for _, _, data in messages]), table, len(messages), descriptors)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from lowsock._calling import raised_here
+from lowsock._calling import iterated, raised_here
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi
 
@@ -34,13 +34,7 @@ def listed(name: str, buffers: Iterable[Any]) -> list[Any]:
     """The caller's iterable as a list of our own: what runs in its iterator has run when this returns."""
     if isinstance(buffers, _NOT_SEQUENCES):
         raise TypeError(f"{name} must be an iterable of bytes-like objects, not {type(buffers).__name__}")
-    try:
-        iterator = iter(buffers)
-    except TypeError as error:
-        if not raised_here(error):
-            raise
-        raise TypeError(f"{name} must be an iterable of bytes-like objects, not {type(buffers).__name__}") from None
-    return list(iterator)
+    return list(iterated(name, "bytes-like objects", buffers))
 
 
 def viewed(name: str, buffer: Any) -> memoryview:
@@ -75,7 +69,8 @@ def joined(buffers: Any) -> bytes | None:
     if PYPY and any(type(buffer) is not bytes for buffer in buffers):  # its join takes strided views
         return None
     try:
-        if len(buffers[0]) + len(buffers[-1]) <= SMALL:
+        first, last = buffers[0], buffers[-1]
+        if len(first) + len(last) <= SMALL:
             return b"".join(buffers)
     except (TypeError, BufferError) as error:
         if not raised_here(error):
@@ -159,6 +154,14 @@ class Bounced:
         self._items = listed("buffers", buffers)
         self.sizes = [_writable_size(i, item) for i, item in enumerate(self._items)]
         self.size = sum(self.sizes)
+
+    def preset(self, data: CData) -> None:
+        """Puts there what the buffers hold: what is not received (MSG_TRUNC on TCP) is to stay as it is."""
+        at = 0
+        for i, item in enumerate(self._items):
+            piece = as_bytes(f"buffers[{i}]", item)
+            ffi.memmove(data + at, piece, min(len(piece), self.sizes[i]))
+            at += self.sizes[i]
 
     def settle(self, data: CData, received: int) -> None:
         """Copies ``received`` bytes from ``data`` on. A buffer that has become shorter meanwhile takes what it can."""

@@ -16,6 +16,7 @@ from lowsock._ffi import lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any, NoReturn
 
     from lowsock._types import Attempt, Socket
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MORE = -lib.LOWSOCK_MORE  # an answer up to here says that more came than data; between here and 0 it is -errno
 SAME = lib.LOWSOCK_SAME  # added to the bytes of data: the source is the one that the reply knows
 MSG_DONTWAIT = CONSTANTS["MSG_DONTWAIT"]
+MSG_TRUNC = CONSTANTS["MSG_TRUNC"]
 MSG_ERRQUEUE = CONSTANTS.get("MSG_ERRQUEUE", 0)
 INT_MAX = 2**31 - 1
 ZERO = 0  # an argument that is this very int needs no check; 0.0 and None are not
@@ -43,8 +45,8 @@ def target(sock: Socket) -> tuple[int, float | None]:
         return sock.fileno(), sock.gettimeout()
     if isinstance(sock, int):
         return _checked(sock), None
-    ssl = sys.modules.get("ssl")  # an SSLSocket cannot be here if nobody imported it
-    if ssl is not None and isinstance(sock, ssl.SSLSocket):
+    ssl = sys.modules.get("ssl")  # an SSLSocket cannot be here if nobody has imported all of it
+    if isinstance(sock, getattr(ssl, "SSLSocket", ())):
         raise NotImplementedError(f"sendmsg and recvmsg are not allowed on instances of {type(sock)}: TLS has no messages")
     try:
         fileno = sock.fileno
@@ -76,11 +78,21 @@ def raised_here(error: BaseException) -> bool:
 def checked_index(name: str, value: Any) -> int:
     """``value`` as an int; the error names the argument."""
     try:
-        return index(value)
+        return int(index(value))  # before 3.10, index lets a subclass of int through
     except TypeError as error:
         if not raised_here(error):
             raise
         raise TypeError(f"{name} must be an int, not {type(value).__name__}") from None
+
+
+def iterated(name: str, of: str, value: Iterable[Any]) -> Iterator[Any]:
+    """An iterator over ``value``; the error names the argument and says of what it is an iterable."""
+    try:
+        return iter(value)
+    except TypeError as error:
+        if not raised_here(error):
+            raise
+        raise TypeError(f"{name} must be an iterable of {of}, not {type(value).__name__}") from None
 
 
 def checked_int(name: str, value: Any, least: int = -INT_MAX - 1, most: int = INT_MAX) -> int:

@@ -10,7 +10,7 @@ from array import array
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, close_all
 from lowsock._buffers import joined
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, ZERO, checked_int, persist, raised_here, target
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, ZERO, checked_int, iterated, persist, target
 from lowsock._ffi import ffi, lib
 from lowsock._receiving import POLLIN
 from lowsock._reply import DATA, FREE, give, spare, take
@@ -68,15 +68,7 @@ def _control(fds: list[int]) -> Control:
 
 
 def _listed(fds: Iterable[int]) -> list[int]:
-    if type(fds) is list:
-        return fds.copy()
-    try:
-        iterator = iter(fds)
-    except TypeError as error:
-        if not raised_here(error):
-            raise
-        raise TypeError(f"fds must be an iterable of int, not {type(fds).__name__}") from None
-    return list(iterator)
+    return fds.copy() if type(fds) is list else list(iterated("fds", "int", fds))
 
 
 def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[bytes, list[int], int, Address]:
@@ -86,7 +78,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
     closed and ``MSG_CTRUNC`` is set. From the return on an exception that a signal handler raises finds them in your hands.
     Raises what `lowsock.recvmsg` raises, and closes what had already been received. See unix(7), recvmsg(2).
     """
-    if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _FEW or bufsize > DATA:
+    if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _FEW or not 0 <= bufsize <= DATA:
         return _receive(sock, bufsize, maxfds, flags)
     if flags is not ZERO or type(sock) is not _Socket or sock.gettimeout():
         return _receive(sock, bufsize, maxfds, flags)

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
-from lowsock._native import ffi as _ffi  # type: ignore[import-not-found, unused-ignore]
-from lowsock._native import lib as _lib
+try:
+    from lowsock._native import ffi as _ffi  # type: ignore[import-not-found, unused-ignore]
+    from lowsock._native import lib as _lib
+except ModuleNotFoundError as error:
+    if error.name != "lowsock._native":
+        raise
+    raise ImportError("this lowsock is not built: in a clone, install it and start python -I, or leave the folder") from None
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

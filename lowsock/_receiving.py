@@ -17,7 +17,7 @@ import socket
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, close_received, decode
 from lowsock._buffers import IOV_MAX, PYPY, Bounced, Scattered
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, SAME, ZERO, checked_int, fail, persist, target
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, MSG_TRUNC, SAME, ZERO, checked_int, fail, persist, target
 from lowsock._ffi import ffi, lib
 from lowsock._reply import CONTROL, DATA, FREE, give, spare, take
 
@@ -239,6 +239,10 @@ def _receive_bounced(
     ancdata: Ancillary | None = None
 
     def attempt(fd: int) -> int:
+        if flags & MSG_TRUNC:
+            bounced.preset(reply.struct.data)
+            base, size = [reply.struct.data], [bounced.size]
+            return lib.lowsock_recvmsg_into(reply.struct, fd, base, size, 1, ancbufsize, flags)
         return _recvmsg(reply.struct, fd, bounced.size, ancbufsize, flags)
 
     try:

@@ -58,8 +58,8 @@ def sendmsg(
         return transmit(sock, buffers, NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata), flags, address)
     if sock.gettimeout():
         flags = checked_int("flags", flags) | MSG_DONTWAIT
-    if type(buffers) is list and len(buffers) == 1 and type(buffers[0]) is bytes:
-        data: bytes | None = buffers[0]
+    if type(buffers) is list and len(buffers) == 1 and type(only := buffers[0]) is bytes:
+        data: bytes | None = only
     else:
         data = joined(buffers)
     if data is None:
@@ -77,9 +77,8 @@ def _send_to(sock: Any, data: bytes, flags: int, address: Address) -> int:
     """A first attempt with an address or flags; the count or -errno."""
     if flags is not ZERO:
         flags = checked_int("flags", flags)
-    fd = sock.fileno()
-    name = b"" if address is None else _encode_address(sock, fd, address)
-    return _sendto(fd, data, len(data), name, len(name), flags)
+    name = b"" if address is None else _encode_address(sock, sock.fileno(), address)
+    return _sendto(sock.fileno(), data, len(data), name, len(name), flags)  # a name may have taken time to resolve
 
 
 def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
@@ -89,10 +88,9 @@ def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], fla
     if data and type(ancdata) is list and len(ancdata) == 1 and isinstance(ancdata[0], tuple) and len(ancdata[0]) == 3:
         level, kind, payload = ancdata[0]
         if type(payload) is bytes and type(level) is int and type(kind) is int:
-            fd = sock.fileno()
-            name = b"" if address is None else _encode_address(sock, fd, address)
+            name = b"" if address is None else _encode_address(sock, sock.fileno(), address)
             try:
-                sent = _send_one(fd, data, len(data), level, kind, payload, len(payload), name, len(name), flags)
+                sent = _send_one(sock.fileno(), data, len(data), level, kind, payload, len(payload), name, len(name), flags)
             except (TypeError, OverflowError):
                 encode(ancdata)  # raises the error that names what is wrong, if it is that
                 raise
@@ -106,14 +104,22 @@ def _send_exported(sock: Any, buffers: Any, ancdata: Iterable[ControlMessage], f
     if not PYPY and type(buffers) is list and address is None and control is NO_CONTROL and flags is ZERO:
         exports: list[Any] = []  # they end with this frame, which a traceback may keep alive
         try:
-            exports += map(_from_buffer, buffers)
-            sent = lib.lowsock_send_gathered(sock.fileno(), exports, list(map(len, exports)), len(exports))
-        except (TypeError, ValueError, BufferError) as error:
-            if not raised_here(error):
-                raise
+            if _export(buffers, exports):
+                sent = lib.lowsock_send_gathered(sock.fileno(), exports, list(map(len, exports)), len(exports))
         finally:
             exports.clear()
     return sent if sent >= 0 else transmit(sock, buffers, control, flags, address, sent)
+
+
+def _export(buffers: list[Any], exports: list[Any]) -> bool:
+    """Whether every buffer could be exported; if not, `Gathered` says why."""
+    try:
+        exports += map(_from_buffer, buffers)
+    except (TypeError, ValueError, BufferError) as error:
+        if not raised_here(error):
+            raise
+        return False
+    return True
 
 
 def transmit(
@@ -129,7 +135,7 @@ def transmit(
     if data is None:
         return _send_gathered(sock, buffers, control, flags, name, answer)
     if control.descriptors and not data:
-        refuse_without_data(fd)
+        refuse_without_data(target(sock)[0])
     return _send_joined(sock, data, control, flags, name, answer)
 
 

@@ -110,7 +110,7 @@ int lowsock_parse(struct lowsock_reply *reply, long long size)
 
 static void close_down_to(struct lowsock_reply *reply, int most)
 {
-    while (reply->fd_count > most)
+    while (reply->fd_count > 0 && reply->fd_count > most)
         close(reply->fds[--reply->fd_count]);
 }
 
@@ -322,9 +322,9 @@ int lowsock_recv_into(struct lowsock_reply *reply, int fd, char **bases, size_t 
 /* ---- sending ---- */
 
 /* One buffer without control messages is what sendto(2) sends: the kernel does the same and copies no header in. */
-int lowsock_send(int fd, char *data, int size)
+int lowsock_send(int fd, char *data, size_t size)
 {
-    ssize_t n = send(fd, data, (size_t)size, 0);
+    ssize_t n = send(fd, data, size, 0); /* the kernel takes less than 2 GiB at a time */
 
     return n < 0 ? negative_errno() : (int)n;
 }
@@ -474,6 +474,7 @@ int lowsock_family(int fd)
     struct sockaddr_storage name;
     socklen_t size = sizeof name;
 
+    memset(&name, 0, sizeof name);
     return getsockname(fd, (struct sockaddr *)&name, &size) < 0 ? negative_errno() : name.ss_family;
 #endif
 }

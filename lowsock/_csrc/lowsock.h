@@ -43,7 +43,7 @@ void lowsock_close(struct lowsock_reply *reply);
 /* Sends copies of descriptors beside one buffer. */
 int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count);
 /* The plain sends: no address, no flags, no control messages. */
-int lowsock_send(int fd, char *data, int size);
+int lowsock_send(int fd, char *data, size_t size);
 long long lowsock_send_gathered(int fd, char **bases, size_t *sizes, size_t count);
 long long lowsock_sendto(int fd, char *data, size_t size, char *name, int name_size, int flags);
 /* One buffer and one control message. */
