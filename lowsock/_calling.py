@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 import socket
@@ -171,7 +172,7 @@ class _Waiting:
     def _poll(self, fd: int, left: float) -> bool:
         poll = select.poll()
         poll.register(fd, self._events)
-        return bool(poll.poll(left * 1000))
+        return bool(poll.poll(math.ceil(left * 1000)))  # PyPy cuts a fraction off, and would spin through it
 
     def close(self) -> None:
         if self._edges is not None:
