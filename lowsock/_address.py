@@ -8,7 +8,7 @@ import os
 import socket
 
 from lowsock._buffers import as_bytes
-from lowsock._calling import checked_field, fail, raised_here
+from lowsock._calling import checked_field, fail, raised_here, target
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
 from lowsock._layouts import LAYOUTS
@@ -125,9 +125,9 @@ def _decode_vsock(name: bytes) -> tuple[int, int]:
 _family_of: Callable[[Socket], int] = socket.SocketType.family.__get__  # type: ignore[attr-defined, unused-ignore]  # socket.family makes an enum each time
 
 
-def encode_for(sock: Socket, fd: int, address: Address) -> bytes:
+def encode_for(sock: Socket, address: Address) -> bytes:
     """The ``struct sockaddr`` of an address for this socket; that of a numeric host is kept for the next time."""
-    family = _family_of(sock) if type(sock) is _Socket else lib.lowsock_family(fd)
+    family = _family_of(sock) if type(sock) is _Socket else lib.lowsock_family(target(sock)[0])
     if type(address) is tuple:
         kept = None
         try:
@@ -135,7 +135,7 @@ def encode_for(sock: Socket, fd: int, address: Address) -> bytes:
         except TypeError as error:  # a bytearray as host cannot be hashed
             if not raised_here(error):
                 raise
-        if kept is not None and kept[0] == family and _is_plain(address):
+        if kept is not None and kept[0] == family and _is_same(address):
             return kept[1]
     if family < 0:
         fail(family)
@@ -153,6 +153,11 @@ def encode(family: int, address: Address) -> bytes:
     """
     row = _FAMILIES.get(family)
     return _encode_other(address) if row is None else row[0](address)
+
+
+def _is_same(address: tuple[Any, ...]) -> bool:
+    """Whether an address that is equal to a plain one is plain itself."""
+    return (len(address) == 2 and type(address[1]) is int) or _is_plain(address)
 
 
 def _is_plain(address: Any) -> bool:

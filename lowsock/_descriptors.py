@@ -27,7 +27,6 @@ _INT = array("i").itemsize
 _BESIDE = CMSG_SPACE(512)  # credentials, a pidfd, a security label: what options of the socket put before the descriptors
 _MOST = INT_MAX // _INT - _BESIDE
 _INFO = lib.LOWSOCK_INFO
-_INTS = {int}
 _FEW = 64  # descriptors: what the quick ways take
 _ROOM = CMSG_SPACE(_FEW * _INT) + _BESIDE
 
@@ -47,13 +46,16 @@ def send_fds(sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags:
     own = _listed(fds)
     if own and type(buffers) is list and flags is ZERO and address is None and type(sock) is _Socket:
         data = joined(buffers)
-        if data and not sock.gettimeout() and len(own) <= _FEW and set(map(type, own)) == _INTS:
+        if data and not sock.gettimeout() and len(own) <= _FEW:
             return _send_plain(sock, data, own)
     return transmit(sock, buffers, _control(own), flags, address)
 
 
 def _send_plain(sock: Any, data: bytes, fds: list[int]) -> int:
     """Some data and a few descriptors on a blocking socket object."""
+    for fd in fds:
+        if type(fd) is not int:
+            return transmit(sock, [data], _control(fds), 0, None)
     try:
         sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), fds, len(fds))
     except (TypeError, OverflowError):

@@ -61,7 +61,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     if type(sock) is not _Socket or type(bufsize) is not int:
         return _receive(sock, bufsize, ancbufsize, flags)
     if sock.gettimeout():
-        flags = checked_int("flags", flags) | MSG_DONTWAIT
+        flags = MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
     try:
         entry = _free.pop()
     except IndexError as error:
@@ -72,8 +72,8 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
         if ancbufsize is ZERO and flags is ZERO:
             answer = _plain_recv(struct, sock.fileno(), bufsize)
         else:
-            ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
-            flags = checked_int("flags", flags)
+            if type(ancbufsize) is not int or type(flags) is not int:
+                ancbufsize, flags = _checked_receive(ancbufsize, flags)
             answer = _recvmsg(struct, sock.fileno(), bufsize, ancbufsize, flags)
         if answer >= 0:
             address = None
@@ -94,6 +94,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     except BaseException:
         close_received(reply, ancdata)
         checked_int("bufsize", bufsize, least=0, most=INT_MAX)
+        _checked_receive(ancbufsize, flags)
         raise
     _free.append(entry)  # nothing came
     return _receive(sock, bufsize, ancbufsize, flags, answer)
@@ -104,8 +105,7 @@ def _receive(
 ) -> Any:  # `Received`, or what `recv1msg` returns
     """Any receive. ``answer`` is the -errno of a first, plain attempt."""
     bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
-    ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
-    flags = checked_int("flags", flags)
+    ancbufsize, flags = _checked_receive(ancbufsize, flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
     if bufsize > DATA or ancbufsize > CONTROL:
@@ -127,6 +127,10 @@ def _receive(
         if MORE < answer < 0:
             give(reply)  # nothing came
         raise
+
+
+def _checked_receive(ancbufsize: int, flags: int) -> tuple[int, int]:
+    return checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX), checked_int("flags", flags)
 
 
 def _details(reply: Reply, answer: int) -> tuple[int, Ancillary, int, Address]:
@@ -192,8 +196,7 @@ def _receive_scattered(
     sock: Socket, buffers: Iterable[Buffer], ancbufsize: int, flags: int, answer: int = -errno.EINTR
 ) -> tuple[int, Ancillary, int, Address]:
     """Any receive into buffers, on CPython."""
-    ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
-    flags = checked_int("flags", flags)
+    ancbufsize, flags = _checked_receive(ancbufsize, flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
     scattered = Scattered(buffers)
@@ -226,8 +229,7 @@ def _receive_bounced(
     sock: Socket, buffers: Iterable[Buffer], ancbufsize: int, flags: int
 ) -> tuple[int, Ancillary, int, Address]:
     """Any receive into buffers, on PyPy: received as bytes and copied."""
-    ancbufsize = checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX)
-    flags = checked_int("flags", flags)
+    ancbufsize, flags = _checked_receive(ancbufsize, flags)
     bounced = Bounced(buffers)
     if len(bounced.sizes) > IOV_MAX:
         fail(-errno.EMSGSIZE)  # as the kernel says of so many iovecs

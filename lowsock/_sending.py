@@ -57,7 +57,7 @@ def sendmsg(
     if type(sock) is not _Socket:
         return transmit(sock, buffers, NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata), flags, address)
     if sock.gettimeout():
-        flags = checked_int("flags", flags) | MSG_DONTWAIT
+        flags = MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
     if type(buffers) is list and len(buffers) == 1 and type(only := buffers[0]) is bytes:
         data: bytes | None = only
     else:
@@ -77,18 +77,19 @@ def _send_to(sock: Any, data: bytes, flags: int, address: Address) -> int:
     """A first attempt with an address or flags; the count or -errno."""
     if flags is not ZERO:
         flags = checked_int("flags", flags)
-    name = b"" if address is None else _encode_address(sock, sock.fileno(), address)
+    name = b"" if address is None else _encode_address(sock, address)
     return _sendto(sock.fileno(), data, len(data), name, len(name), flags)  # a name may have taken time to resolve
 
 
 def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
     """A send on a socket object; one control message, the commonest case, goes straight to C."""
-    flags = checked_int("flags", flags)
+    if flags is not ZERO:
+        flags = checked_int("flags", flags)
     sent = -errno.EINTR
     if data and type(ancdata) is list and len(ancdata) == 1 and isinstance(ancdata[0], tuple) and len(ancdata[0]) == 3:
         level, kind, payload = ancdata[0]
         if type(payload) is bytes and type(level) is int and type(kind) is int:
-            name = b"" if address is None else _encode_address(sock, sock.fileno(), address)
+            name = b"" if address is None else _encode_address(sock, address)
             try:
                 sent = _send_one(sock.fileno(), data, len(data), level, kind, payload, len(payload), name, len(name), flags)
             except (TypeError, OverflowError):
@@ -127,10 +128,9 @@ def transmit(
 ) -> int:
     """Any send, its control messages checked. ``answer`` is the -errno of a first attempt."""
     flags = checked_int("flags", flags)
-    fd, timeout = target(sock)
-    name = b"" if address is None else _encode_address(sock, fd, address)
-    if timeout:
+    if target(sock)[1]:
         flags |= MSG_DONTWAIT
+    name = b"" if address is None else _encode_address(sock, address)
     data = joined(buffers)
     if data is None:
         return _send_gathered(sock, buffers, control, flags, name, answer)
