@@ -32,6 +32,7 @@ INT_MAX = 2**31 - 1
 ZERO = 0  # an argument that is this very int needs no check; 0.0 and None are not
 
 _AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK)
+NOT_YET = (-errno.EINTR, *_AGAIN)  # what another attempt may change
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_POLL = 0.001, 0.064, 86400.0  # seconds
 
 
@@ -118,8 +119,8 @@ def persist(sock: Socket, flags: int, events: int, attempt: Attempt, answer: int
     """Goes on after an ``answer`` of -errno: calls ``attempt(descriptor)`` until the kernel takes it or refuses it, or the
     socket's time is up.
 
-    Python's signal handlers have run by the time an EINTR is seen here, and
-    may have closed the socket: the descriptor is asked for again each time. See signal(7), poll(2).
+    Python's signal handlers have run by the time an EINTR is seen here, and may have closed the socket: the descriptor is
+    asked for again each time. See signal(7), poll(2).
     """
     waiting: _Waiting | None = None
     try:

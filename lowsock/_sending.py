@@ -14,7 +14,7 @@ import socket
 from lowsock import _address
 from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
 from lowsock._buffers import PYPY, Gathered, joined, viewed
-from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_here, target
+from lowsock._calling import MSG_DONTWAIT, NOT_YET, ZERO, checked_int, fail, persist, raised_here, target
 from lowsock._ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
@@ -127,6 +127,8 @@ def transmit(
     sock: Socket, buffers: Iterable[Buffer], control: Control, flags: int, address: Address, answer: int = -errno.EINTR
 ) -> int:
     """Any send, its control messages checked. ``answer`` is the -errno of a first attempt."""
+    if answer not in NOT_YET:
+        fail(answer)  # at once: a host name is not resolved a second time for it
     flags = checked_int("flags", flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT

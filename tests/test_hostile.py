@@ -42,6 +42,19 @@ def test_a_number_reused_while_a_name_is_resolved_is_not_sent_through(monkeypatc
         stranger[1].recv(100, socket.MSG_DONTWAIT)
 
 
+def test_a_name_is_resolved_once_for_a_send_that_is_refused(monkeypatch):
+    asked = []
+
+    def resolved(*_):
+        asked.append(1)
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", ("127.0.0.1", 9))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a, pytest.raises(OSError, match="Message too long"):
+        lowsock.sendmsg(a, [bytes(70_000)], (), 0, ("some.host", 9))
+    assert asked == [1]
+
+
 def test_a_handler_of_the_wrong_arity_makes_nothing_go_twice():
     """Calling it fails without a frame of its own, in the middle of a send of which a part has gone."""
     a, b = socket.socketpair()
