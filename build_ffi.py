@@ -67,7 +67,8 @@ def field_entry(words: list[str]) -> str:
     struct, field, kind = words[:3]
     place = f"offsetof(struct {struct}, {field}), sizeof(((struct {struct} *)0)->{field}), sizeof(struct {struct})"
     entry = f'{{"{struct}", "{field}", "{kind}", {place}}},\n'
-    return f"#ifdef __linux__\n{entry}#endif\n" if words[3:] else entry
+    guard = {"linux": "__linux__"}.get(words[3], words[3]) if words[3:] else ""
+    return f"#ifdef {guard}\n{entry}#endif\n" if guard else entry
 
 
 def tables() -> tuple[str, str]:

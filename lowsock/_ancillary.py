@@ -67,13 +67,14 @@ NO_CONTROL = Control(b"", [], 0, False)
 def encode(ancdata: Iterable[Any], name: str = "ancdata") -> Control:
     """Checks and copies the caller's three-tuples; the error names the one that is wrong."""
     items = iterated(name, "(level, type, data)", ancdata)
-    messages = [_message(f"{name}[{i}]", item) for i, item in enumerate(items)]
+    messages = [message(f"{name}[{i}]", item) for i, item in enumerate(items)]
     table = [number for level, kind, data in messages for number in (level, kind, len(data))]
     descriptors = any(level == SOL_SOCKET and kind == SCM_RIGHTS and data for level, kind, data in messages)
     return Control(b"".join([data for _, _, data in messages]), table, len(messages), descriptors)
 
 
-def _message(name: str, item: Any) -> tuple[int, int, bytes]:
+def message(name: str, item: Any) -> tuple[int, int, bytes]:
+    """``item`` as a three-tuple of its own; the error says what is wrong with ``name``."""
     if isinstance(item, (str, bytes)) or not isinstance(item, Sequence) or len(item) != 3:
         raise TypeError(f"{name} must be a three-tuple (level, type, data), not {item!r:.60}")
     level, kind, data = item

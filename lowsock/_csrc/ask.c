@@ -22,6 +22,18 @@ int lowsock_option(int fd, int level, int option)
     return getsockopt(fd, level, option, &value, &size) < 0 ? negative_errno() : value;
 }
 
+int lowsock_set_option(int fd, int level, int option, int value)
+{
+    return setsockopt(fd, level, option, &value, sizeof value) < 0 ? negative_errno() : 0;
+}
+
+int lowsock_read_option(int fd, int level, int option, char *value, int size)
+{
+    socklen_t length = (socklen_t)size;
+
+    return getsockopt(fd, level, option, value, &length) < 0 ? negative_errno() : (int)length;
+}
+
 int lowsock_family(int fd)
 {
 #ifdef SO_DOMAIN

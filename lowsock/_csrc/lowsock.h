@@ -58,8 +58,11 @@ long long lowsock_sendmsg_from(int fd, char **bases, size_t *sizes, size_t count
 long long lowsock_cmsg_len(size_t length);
 long long lowsock_cmsg_space(size_t length);
 int lowsock_sockatmark(int fd);
-/* An int option's value; lowsock_family answers with the socket's address family. */
+/* An int option's value, and setting it; any option's bytes, whose length is the answer. */
 int lowsock_option(int fd, int level, int option);
+int lowsock_set_option(int fd, int level, int option, int value);
+int lowsock_read_option(int fd, int level, int option, char *value, int size);
+/* Answers with the socket's address family. */
 int lowsock_family(int fd);
 /* As if_nametoindex(3); PyPy's socket module has neither. `name` is of LOWSOCK_NAME bytes; answers its length. */
 int lowsock_interface_index(char *name);

@@ -41,6 +41,19 @@
 #define HAVE_MMSG 0
 #endif
 
+#ifdef __linux__
+/* struct scm_ts_pktinfo (Linux 4.13) and struct sock_txtime (4.19), for headers that are older. */
+struct lowsock_ts_pktinfo {
+    unsigned if_index;
+    unsigned pkt_length;
+    unsigned reserved[2];
+};
+struct lowsock_txtime {
+    int clockid;
+    unsigned flags;
+};
+#endif
+
 /* Without it (macOS), received descriptors are marked close-on-exec right after the call. */
 #ifndef MSG_CMSG_CLOEXEC
 #define MSG_CMSG_CLOEXEC 0

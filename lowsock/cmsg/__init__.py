@@ -1,0 +1,2 @@
+from lowsock.cmsg._base import *
+from lowsock.cmsg._ip import *

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Fields of payloads: addresses as text, numbers in range, names for numbers that the kernel has names for."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from enum import IntEnum
+from typing import Any, TypeVar
+
+from lowsock._calling import checked_int
+from lowsock._layouts import LAYOUTS, Layout
+
+E = TypeVar("E", bound=IntEnum)
+
+UINT8, UINT16, UINT32, UINT64 = 2**8 - 1, 2**16 - 1, 2**32 - 1, 2**64 - 1
+INT_SIZE = struct.calcsize("i")
+INT = struct.Struct("i")
+UINT = struct.Struct("I")
+SECOND = 10**9  # nanoseconds
+
+_KEPT = 4096
+TEXTS: dict[bytes, str] = {}  # of addresses, as `address_text` made them
+
+
+def layout(name: str) -> Layout:
+    """The layout of a structure; one that the platform lacks has a size of 0 and no fields, and no class that uses it is shown."""
+    return LAYOUTS.get(name) or Layout(0, [])
+
+
+class Named(IntEnum):
+    """An `IntEnum` whose repr is an expression."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
+
+
+def named(names: type[E], number: int) -> E | int:
+    """The member of an enumeration, or the plain number where it has no name."""
+    try:
+        return names(number)
+    except ValueError:
+        return number
+
+
+def number(name: str, value: Any, most: int) -> int:
+    """``value`` as an unsigned field; the error names it."""
+    return checked_int(name, value, least=0, most=most)
+
+
+def address_text(address: bytes) -> str:
+    """An IPv4 or IPv6 address, 4 or 16 bytes, as text."""
+    text = TEXTS.get(address)
+    if text is None:
+        text = socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+        if len(TEXTS) >= _KEPT:
+            TEXTS.clear()
+        TEXTS[address] = text
+    return text
+
+
+def address_bytes(name: str, value: Any, family: int) -> bytes:
+    """The bytes of an address given as text or as an object of the `ipaddress` module; the error names the field."""
+    text = str(value) if type(value).__module__ == "ipaddress" else value
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be an address, a str or of the ipaddress module, not {type(value).__name__}")
+    try:
+        return socket.inet_pton(family, text)
+    except (OSError, ValueError):  # ValueError: a null character
+        kind = "IPv4" if family == socket.AF_INET else "IPv6"
+        raise ValueError(f"{name} must be a numeric {kind} address, not {value!r:.60}") from None

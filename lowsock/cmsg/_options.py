@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Asking for control messages: the options that make them arrive, and the room that they take."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, NoReturn
+
+from lowsock._ancillary import CMSG_SPACE
+from lowsock._calling import checked_int, fail, target
+from lowsock._constants import CONSTANTS
+from lowsock._ffi import lib
+from lowsock.cmsg._base import UNASKED, ControlMessage, Row, pair, row_of
+from lowsock.cmsg._fields import INT_SIZE
+from lowsock.cmsg._portable import all_answers, answers, is_question
+from lowsock.cmsg._questions import LocalAddress
+from lowsock.cmsg._times import RECEIVE_BY_SOFTWARE, Timestamping
+
+if TYPE_CHECKING:
+    from lowsock._types import Socket
+
+    Kind = type[ControlMessage]
+
+MAX_FDS = 253  # Linux: SCM_MAX_FD
+_V6ONLY = socket.IPPROTO_IPV6, CONSTANTS["IPV6_V6ONLY"]
+_LACKING = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def space(*classes: Kind, fds: int = 0) -> int:
+    """The ``ancbufsize`` for one message of each of ``classes`` beside ``fds`` descriptors.
+
+    A question (`HopCount`) counts with all its answers, `Rights` as 253 descriptors unless ``fds`` says how many. Times
+    count twice: a 32-bit libc delivers both widths. Raises `TypeError` for what is no class of messages. See cmsg(3).
+    """
+    fds = checked_int("fds", fds, least=0, most=MAX_FDS)
+    rooms = [row_of(answer).room for cls in classes for answer in all_answers(cls)]
+    return sum(map(CMSG_SPACE, rooms)) + (CMSG_SPACE(fds * INT_SIZE) if fds else 0)
+
+
+def enable(sock: Socket, *classes: Kind, fds: int = 0, timestamping: int = RECEIVE_BY_SOFTWARE) -> int:
+    """Sets the socket options that make messages of ``classes`` arrive; returns the ``ancbufsize`` that holds them.
+
+    A question is put as the socket's family has it, on a dual-stack IPv6 socket for both families. ``timestamping`` is
+    added to the flags that `Timestamping` has on this socket. All are set or none.
+
+    Raises `NotImplementedError` naming the option that the platform or the running kernel lacks, for this kind of socket
+    at least; `ValueError` for a class that is only ever sent; `OSError` as the kernel says it. See setsockopt(2).
+    """
+    size = space(*classes, fds=fds)
+    fd = target(sock)[0]
+    wanted = [answer for cls in classes for answer in _asked(fd, cls)]
+    before: list[tuple[int, int, int]] = []
+    try:
+        for cls in wanted:
+            before += _set(fd, cls, timestamping)
+    except BaseException:
+        for level, option, value in reversed(before):
+            lib.lowsock_set_option(fd, level, option, value)
+        raise
+    return size
+
+
+def _asked(fd: int, cls: Kind) -> list[Kind]:
+    """The classes that answer ``cls`` on this socket."""
+    if not is_question(cls):
+        return [cls]
+    family = lib.lowsock_family(fd)
+    if family < 0:
+        fail(family)
+    asked = [*answers(cls, family)]
+    if family == socket.AF_INET6 and cls is not LocalAddress and not lib.lowsock_option(fd, *_V6ONLY):
+        asked += answers(cls, socket.AF_INET)
+    return asked
+
+
+def _set(fd: int, cls: Kind, timestamping: int) -> list[tuple[int, int, int]]:
+    """Sets the option of one class; returns level, option and old value of what it changed."""
+    row = row_of(cls)
+    row.wire()
+    if row.option is None:
+        raise ValueError(f"classes: {cls.__name__} is only sent")
+    if row.option == UNASKED:
+        return []
+    found = pair(row.option)
+    if found is None:
+        raise NotImplementedError(f"{cls.__name__}: this platform has no {row.option}")
+    level, option = found
+    before = lib.lowsock_option(fd, level, option)
+    value = max(before, 0) | checked_int("timestamping", timestamping, least=0) if issubclass(cls, Timestamping) else 1
+    answer = lib.lowsock_set_option(fd, level, option, value)
+    if answer < 0:
+        _refused(answer, cls, row)
+    return [(level, option, max(before, 0))]
+
+
+def _refused(answer: int, cls: Kind, row: Row) -> NoReturn:
+    if -answer in _LACKING:
+        since = f", which came with {row.since}" if row.since else ""
+        reason = os.strerror(-answer)
+        raise NotImplementedError(f"{cls.__name__}: this kernel has no {row.option} for this socket{since} ({reason})")
+    fail(answer)
