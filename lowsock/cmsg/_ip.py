@@ -67,7 +67,8 @@ class TOS(TrafficClass):
     """The type of service: DSCP and ECN. Linux receives a byte and sends either; an int needs Linux 3.13. See ip(7)."""
 
     __slots__ = ()
-class DstAddr: pass
-class OrigDstAddr: pass
-class RecvErr: pass
-class RecvIf: pass
+
+
+class DstAddr(LocalAddress): pass
+class RecvIf(LocalAddress): pass
+class OrigDstAddr(LocalAddress): pass

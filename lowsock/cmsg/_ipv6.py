@@ -1,5 +1,5 @@
-class HopLimit: pass
-class OrigDstAddr6: pass
-class PktInfo6: pass
-class RecvErr6: pass
-class TClass: pass
+from lowsock.cmsg._questions import LocalAddress
+class HopLimit(LocalAddress): pass
+class OrigDstAddr6(LocalAddress): pass
+class PktInfo6(LocalAddress): pass
+class TClass(LocalAddress): pass

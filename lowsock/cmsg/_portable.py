@@ -9,9 +9,10 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from lowsock.cmsg._base import ControlMessage, decode, row_of
-from lowsock.cmsg._ip import TOS, TTL, DstAddr, OrigDstAddr, PktInfo, RecvErr, RecvIf
-from lowsock.cmsg._ipv6 import HopLimit, OrigDstAddr6, PktInfo6, RecvErr6, TClass
-from lowsock.cmsg._questions import ECN, ExtendedError, HopCount, LocalAddress, OriginalDestination, ReceiveTime, TrafficClass
+from lowsock.cmsg._errors import ExtendedError, RecvErr, RecvErr6
+from lowsock.cmsg._ip import TOS, TTL, DstAddr, OrigDstAddr, PktInfo, RecvIf
+from lowsock.cmsg._ipv6 import HopLimit, OrigDstAddr6, PktInfo6, TClass
+from lowsock.cmsg._questions import ECN, HopCount, LocalAddress, OriginalDestination, ReceiveTime, TrafficClass
 from lowsock.cmsg._times import Timestamp, TimestampNs
 
 if TYPE_CHECKING:

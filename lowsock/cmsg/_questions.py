@@ -113,9 +113,3 @@ class OriginalDestination(ControlMessage):
     def address(self) -> Any:
         """``(host, port)``, or ``(host, port, flowinfo, scope_id)`` for IPv6."""
         return None
-
-
-class ExtendedError(ControlMessage):
-    """The question: what went wrong? An entry of the error queue. Answers: `RecvErr`, `RecvErr6`. See ip(7)."""
-
-    __slots__ = ()

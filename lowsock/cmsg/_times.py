@@ -1,6 +1,5 @@
-# SPDX-License-Identifier: MIT
-"""Times: when the kernel received a datagram, sent one, or is to send it. socket(7), the kernel's timestamping.rst."""
-RECEIVE_BY_SOFTWARE=0
-class Timestamping: pass
-class Timestamp: pass
-class TimestampNs: pass
+from lowsock.cmsg._questions import ReceiveTime
+RECEIVE_BY_SOFTWARE = 0
+class Timestamping(ReceiveTime): pass
+class Timestamp(ReceiveTime): pass
+class TimestampNs(ReceiveTime): pass
