@@ -87,6 +87,7 @@ def pair(name: str) -> tuple[int, int] | None:
     level, number = CONSTANTS.get(_LEVELS[name.split("_")[0]]), CONSTANTS.get(name)
     return None if level is None or number is None else (level, number)
 
+
 UNASKED = ""  # the option of what arrives without one
 
 
@@ -118,8 +119,8 @@ def known(
 ) -> Callable[[C], C]:
     """Enters a class of ours under the kernel's names; the first that the platform has is what is sent.
 
-    ``sizes`` are those that its payload may have, the commonest first (none: any from ``least`` on), ``room`` is what to reserve for it where
-    that is more than the largest of them.
+    ``sizes`` are those that its payload may have, the commonest first (none: any from ``least`` on), ``room`` is what to
+    reserve for it where that is more than the largest of them.
     """
     accepted = tuple(dict.fromkeys(sizes))
     pairs = tuple(found for found in map(pair, names) if found is not None)

@@ -55,8 +55,8 @@ _ipi6_ifindex = _PKTINFO.reader("ipi6_ifindex")
 class PktInfo6(LocalAddress):
     """Received: the address that the datagram came to, and the interface. Sent: those to send it from.
 
-    An IPv6 socket that gets IPv4 tells them as a v4-mapped address, and on Linux takes such a one for IPv4 destinations.
-    See ipv6(7), RFC 3542.
+    Of IPv4 datagrams it tells a v4-mapped address, and on Linux takes such a one for IPv4 destinations. To send from an
+    address that is not this host's own, the socket wants IPV6_FREEBIND or IPV6_TRANSPARENT. See ipv6(7), RFC 3542.
     """
 
     __slots__ = ()
@@ -166,7 +166,10 @@ class PathMTU(ControlMessage):
 
 
 class ExtensionHeader(ControlMessage):
-    """An extension header of IPv6 as it stands in the packet: RFC 8200, RFC 3542."""
+    """An extension header of IPv6 as it stands in the packet: RFC 8200, RFC 3542.
+
+    One that is sent so replaces, for its datagram, all that were set by the socket's options.
+    """
 
     __slots__ = ()
     _fields = ("header",)
