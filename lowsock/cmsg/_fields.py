@@ -59,6 +59,11 @@ def address_text(address: bytes) -> str:
     return text
 
 
+def is_multicast(address: bytes) -> bool:
+    """Whether an address, 4 or 16 bytes, is a group's, which nothing can be sent from."""
+    return address[0] == 0xFF if len(address) == 16 else address[0] >> 4 == 14
+
+
 def host_text(name: str, value: Any) -> str:
     """An address, given as text or as an object of the `ipaddress` module, as text; the error names the field."""
     text = str(value) if type(value).__module__ == "ipaddress" else value

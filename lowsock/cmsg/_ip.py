@@ -21,6 +21,7 @@ from lowsock.cmsg._fields import (
     address_bytes,
     address_text,
     inet_tuple,
+    is_multicast,
     layout,
     number,
     socket_address,
@@ -122,7 +123,7 @@ class DstAddr(LocalAddress):
 
     def _tell(self, told: Told) -> None:
         told[DESTINATION] = address = self.destination
-        told[LOCAL] = None if self[2][0] >> 4 == 14 else address
+        told[LOCAL] = None if is_multicast(self[2]) else address
 
 
 _SDL = layout("sockaddr_dl")

@@ -16,6 +16,7 @@ from lowsock.cmsg._fields import (
     address_bytes,
     address_text,
     inet6_tuple,
+    is_multicast,
     layout,
     number,
     socket_address,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from lowsock._types import Address, Buffer
 
 MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address has in front as an IPv6 one
-_MULTICAST = 0xFF
 _UNIT = 8  # bytes: what the length of an extension header counts in, after the first
 _LONGEST = (255 + 1) * _UNIT
 
@@ -85,13 +85,14 @@ class PktInfo6(LocalAddress):
         return self.local
 
     def _tell(self, told: Told) -> None:
-        """IPv4's own message knows better, and comes behind."""
         (address,) = _ipi6_addr(self[2])
-        (told[IFINDEX],) = _ipi6_ifindex(self[2])
         if address[:12] == MAPPED:
+            if told[LOCAL] is not None:
+                return  # IPv4's own message was there, and knows our address behind a broadcast
             address = address[12:]
+        (told[IFINDEX],) = _ipi6_ifindex(self[2])
         told[DESTINATION] = text = TEXTS.get(address) or address_text(address)
-        told[LOCAL] = None if address[0] == _MULTICAST else text
+        told[LOCAL] = None if is_multicast(address) else text
 
 
 @known("IPV6_HOPLIMIT", sizes=(INT_SIZE, 1), option="IPV6_RECVHOPLIMIT")
