@@ -25,6 +25,7 @@ SAYS = {
     "copy_descriptor.py": ("the copy is inheritable: False", "parent read: the child read 'written by the parent'"),
     "gather_scatter.py": ("kind 7, body 'scattered to the winds'", "a stream of 900000 bytes, all as sent: True"),
     "kernel_timestamp.py": ("b'tick' was read", "between the two, as it should be: True"),
+    "multihomed.py": ("asked 127.0.0.2: I am 127.0.0.2", "asked 127.0.0.3: I am 127.0.0.3"),
     "out_of_band.py": ("TCP: b'before' stands before the mark", "TCP: b'!' is the urgent byte", "AF_UNIX: "),
     "packet_info.py": ("asked 127.0.0.2: I am 127.0.0.2", "asked 127.0.0.3: I am 127.0.0.3"),
     "refuse_descriptors.py": ("dropped: True", "descriptors gained: 0", "a peek made a copy of its own: True"),
@@ -32,7 +33,7 @@ SAYS = {
     "timeouts.py": ("within 50 ms: None - waited: True", "the call goes on: b'from the handler'"),
     "truncation.py": ("b'0123' ['MSG_TRUNC']", "3000 bytes, found by peeking", "of 10 descriptors ['MSG_CTRUNC']"),
 }
-LINUX = {"kernel_timestamp.py", "packet_info.py"}
+LINUX = {"kernel_timestamp.py", "multihomed.py", "packet_info.py"}
 
 
 def blocks(page):

@@ -31,6 +31,8 @@
 #include <linux/netlink.h>
 #include <linux/if_packet.h>
 #include <linux/vm_sockets.h>
+#else
+#include <net/if_dl.h> /* what IP_RECVIF brings */
 #endif
 
 #ifdef __linux__

@@ -14,8 +14,8 @@ from lowsock._constants import CONSTANTS
 from lowsock._ffi import lib
 from lowsock.cmsg._base import UNASKED, ControlMessage, Row, pair, row_of
 from lowsock.cmsg._fields import INT_SIZE
+from lowsock.cmsg._ip import LINUX
 from lowsock.cmsg._portable import all_answers, answers, is_question
-from lowsock.cmsg._questions import LocalAddress
 from lowsock.cmsg._times import RECEIVE_BY_SOFTWARE, Timestamping
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def _asked(fd: int, cls: Kind) -> list[Kind]:
     if family < 0:
         fail(family)
     asked = [*answers(cls, family)]
-    if family == socket.AF_INET6 and cls is not LocalAddress and not lib.lowsock_option(fd, *_V6ONLY):
-        asked += answers(cls, socket.AF_INET)
-    return asked
+    if LINUX and family == socket.AF_INET6 and not lib.lowsock_option(fd, *_V6ONLY):
+        asked += answers(cls, socket.AF_INET)  # BSD tells of IPv4 by IPv6's messages, and has no options of IPv4 there
+    return list(dict.fromkeys(asked))
 
 
 def _set(fd: int, cls: Kind, timestamping: int) -> list[tuple[int, int, int]]:
