@@ -175,7 +175,7 @@ class Drops(ControlMessage):
 class Mark(ControlMessage):
     """The firewall's mark of a datagram. Received with SO_RCVMARK (Linux 5.19), sent in place of the socket's own SO_MARK.
 
-    Either wants CAP_NET_ADMIN or CAP_NET_RAW, else EPERM. See socket(7).
+    Sending one wants CAP_NET_ADMIN or CAP_NET_RAW, else EPERM; so does the option in some kernels. See socket(7).
     """
 
     __slots__ = ()
