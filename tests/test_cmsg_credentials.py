@@ -144,6 +144,31 @@ def test_what_is_cut_off_stays_raw(pair):
     assert (type(message), len(message.data), flags & socket.MSG_CTRUNC) == (ControlMessage, 8, socket.MSG_CTRUNC)
 
 
+RECEIVER = """
+import socket, sys
+import lowsock
+from lowsock.cmsg import _socket, decode
+with socket.socket(fileno=int(sys.argv[1])) as sock:
+    print(decode(lowsock.recvmsg(sock, 10, 100)[1]))
+"""
+
+
+@linux
+@root
+@pytest.mark.parametrize(
+    ("namespaces", "seen"),
+    [(["--pid"], {"pid": 0, "uid": REAL, "gid": REAL}), (["--pid", "--user"], {"pid": 0, "uid": NOBODY, "gid": NOBODY})],
+    ids=["pid", "pid and user"],
+)
+def test_what_has_no_number_in_the_receivers_namespaces_is_nobody(pair, namespaces, seen):
+    if subprocess.run(["unshare", *namespaces, "--fork", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+        pytest.skip("no namespaces may be made here")
+    assert send_as_another(pair[0], "[]")[1] == 0
+    command = ["unshare", *namespaces, "--fork", sys.executable, "-I", "-c", RECEIVER, str(pair[1].fileno())]
+    done = subprocess.run(command, pass_fds=[pair[1].fileno()], stdout=subprocess.PIPE, timeout=60, check=True)
+    assert eval(done.stdout, {"Credentials": Credentials}) == [Credentials(**seen)]
+
+
 # ---- what a sender tells ----
 
 
@@ -377,6 +402,13 @@ def test_freebsds_short_and_broken_ones_stay_raw(freebsd, size):
 def test_a_bad_field_of_freebsds_is_named(freebsd, fields, error, named):
     with pytest.raises(error, match=named):
         freebsd.Creds(**fields)
+
+
+@linux
+def test_elsewhere_freebsds_are_not_there():
+    for cls in (_socket.Creds, _socket.Creds2):
+        with pytest.raises(NotImplementedError, match="this platform has no SCM_CREDS"):
+            cls()
 
 
 def test_room_is_for_all_the_groups_that_freebsd_tells(freebsd):

@@ -211,7 +211,7 @@ def test_what_has_neither_is_named():
 
 def test_one_message_carries_253():
     assert len(Rights(fds=[0] * 253).fds) == 253
-    with pytest.raises(ValueError, match="fds: .* at most 253 .* not 254"):
+    with pytest.raises(ValueError, match=r"fds: .* at most 253 .* not 254"):
         Rights(fds=[0] * 254)
 
 
@@ -380,9 +380,12 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
     ],
     ids=repr,
 )
-def test_what_wants_privileges_says_so(numbered, message, error):
-    if type(message) is not numbered[0]:
-        pytest.skip("the other class's turn")
+def test_what_wants_privileges_says_so(message, error):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            enable(sock, type(message))
+        except NotImplementedError as lacking:
+            pytest.skip(str(lacking))
     done = subprocess.run([sys.executable, "-I", "-c", UNPRIVILEGED, repr(message)], timeout=60, check=False)
     assert done.returncode == error
 

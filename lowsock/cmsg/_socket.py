@@ -225,8 +225,9 @@ class WifiStatus(ControlMessage):
 # ---- FreeBSD ----
 
 _CMSGCRED, _SOCKCRED, _SOCKCRED2 = map(layout, ("cmsgcred", "sockcred", "sockcred2"))
-_GROUPS = _SOCKCRED.offsets.get("sc_groups", INT_MAX)  # where the list begins; nothing is as long as where there is none
-_GROUPS2 = _SOCKCRED2.offsets.get("sc_groups", INT_MAX)
+_GROUPS = _SOCKCRED.offsets.get("sc_groups", 0)  # where the list begins
+_GROUPS2 = _SOCKCRED2.offsets.get("sc_groups", 0)
+_SCM_CREDS = "SCM_CREDS" if _SOCKCRED.size else "SCM_CREDS of FreeBSD"  # others have the name, for structures of their own
 _GID_SIZE = array("I").itemsize
 _MAX_GROUPS = 16  # FreeBSD: CMGROUP_MAX
 
@@ -263,7 +264,7 @@ class _Sender(ControlMessage):
     groups: tuple[int, ...] = property(lambda self: self._ids().groups)  # type: ignore[assignment]
 
 
-@known("SCM_CREDS", least=_GROUPS, step=_GID_SIZE, option="LOCAL_CREDS", room=_room(_GROUPS))
+@known(_SCM_CREDS, least=_GROUPS, step=_GID_SIZE, option="LOCAL_CREDS", room=_room(_GROUPS))
 class Creds(_Sender):
     """FreeBSD: who sent it, as the kernel vouches. `Creds()` is sent; the kernel fills it, a struct cmsgcred.
 

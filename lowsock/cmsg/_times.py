@@ -27,6 +27,7 @@ _LONG = struct.calcsize("@l")
 _MICROSECOND = 1000
 _NARROW = struct.Struct("=ii")
 _WIDE = struct.Struct("=qq")
+_SAMPLE = bytes(range(_WIDE.size))
 _U64 = struct.Struct("=Q")
 
 _TIMEVAL = layout("timeval")
@@ -44,7 +45,7 @@ def sizes(own: Layout, long: int = _LONG) -> set[int]:
 
 def reader(own: Layout, long: int = _LONG) -> Callable[[bytes], tuple[Any, ...]]:
     """A function that gives seconds and what is finer of any of the forms that `sizes` tells."""
-    if sizes(own, long) == {_WIDE.size} and own.pack(1, 2) == _WIDE.pack(1, 2):
+    if sizes(own, long) == {_WIDE.size} and own.unpack(_SAMPLE) == _WIDE.unpack(_SAMPLE):
         return _WIDE.unpack  # on every 64-bit Linux: all are one
     forms = {_NARROW.size: _NARROW.unpack, _WIDE.size: _WIDE.unpack, own.size: own.unpack}
     return lambda data: forms[len(data)](data)
