@@ -31,6 +31,7 @@ SAYS = {
     "refuse_descriptors.py": ("dropped: True", "descriptors gained: 0", "a peek made a copy of its own: True"),
     "send_replacement.py": ("sent 12 bytes", "received b'regular data'", "after the end: b''"),
     "timeouts.py": ("within 50 ms: None - waited: True", "the call goes on: b'from the handler'"),
+    "timestamps.py": ("b'three' came at ", "in the order of sending: True", "between the sending and now: True"),
     "truncation.py": ("b'0123' ['MSG_TRUNC']", "3000 bytes, found by peeking", "of 10 descriptors ['MSG_CTRUNC']"),
 }
 LINUX = {"kernel_timestamp.py", "multihomed.py", "packet_info.py"}

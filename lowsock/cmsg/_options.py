@@ -16,7 +16,7 @@ from lowsock.cmsg._base import UNASKED, ControlMessage, Row, pair, row_of
 from lowsock.cmsg._fields import INT_SIZE
 from lowsock.cmsg._ip import LINUX
 from lowsock.cmsg._portable import all_answers, answers, is_question
-from lowsock.cmsg._times import RECEIVE_BY_SOFTWARE, Timestamping
+from lowsock.cmsg._times import RECEIVE_BY_SOFTWARE
 
 if TYPE_CHECKING:
     from lowsock._types import Socket
@@ -88,11 +88,17 @@ def _set(fd: int, cls: Kind, timestamping: int) -> list[tuple[int, int, int]]:
         raise NotImplementedError(f"{cls.__name__}: this platform has no {row.option}")
     level, option = found
     before = lib.lowsock_option(fd, level, option)
-    value = max(before, 0) | checked_int("timestamping", timestamping, least=0) if issubclass(cls, Timestamping) else 1
+    value = max(before, 0) | _flags(cls, timestamping) if row.option == "SO_TIMESTAMPING" else 1
     answer = lib.lowsock_set_option(fd, level, option, value)
     if answer < 0:
         _refused(answer, cls, row)
     return [(level, option, max(before, 0))]
+
+
+def _flags(cls: Kind, timestamping: int) -> int:
+    """What to add to the flags of SO_TIMESTAMPING: the caller's for the times, a class's own for what goes beside them."""
+    own: int | None = getattr(cls, "_flags", None)
+    return checked_int("timestamping", timestamping, least=0) if own is None else own
 
 
 def _refused(answer: int, cls: Kind, row: Row) -> NoReturn:
