@@ -35,7 +35,8 @@ def space(*classes: Kind, fds: int = 0) -> int:
     count twice: a 32-bit libc delivers both widths. Raises `TypeError` for what is no class of messages. See cmsg(3).
     """
     fds = checked_int("fds", fds, least=0, most=MAX_FDS)
-    rooms = [row_of(answer).room for cls in classes for answer in all_answers(cls)]
+    rows = [row_of(answer) for cls in classes for answer in all_answers(cls)]
+    rooms = [row.room for row in rows if not fds or row.name != "SCM_RIGHTS"]
     return sum(map(CMSG_SPACE, rooms)) + (CMSG_SPACE(fds * INT_SIZE) if fds else 0)
 
 
