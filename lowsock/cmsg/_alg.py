@@ -20,7 +20,7 @@ _ivlen = _IV.reader("ivlen")
 
 
 class AlgOperation(Named):
-    """What a cipher is to do, ALG_OP_ before each name."""
+    """What a cipher is to do; before each name goes ALG_OP_."""
 
     DECRYPT = 0
     ENCRYPT = 1

@@ -28,7 +28,7 @@ def _bit(name: str) -> int:
 
 
 class PacketStatus(IntFlag):
-    """What the kernel says of a packet, TP_STATUS_ before each name. See packet(7)."""
+    """What the kernel says of a packet; before each name goes TP_STATUS_. See packet(7)."""
 
     USER = _bit("USER")
     COPY = _bit("COPY")
@@ -58,7 +58,7 @@ _VLAN_VALID, _VLAN_TPID_VALID = int(PacketStatus.VLAN_VALID), int(PacketStatus.V
 class Auxdata(ControlMessage):
     """Received: what the kernel knows of a packet beyond its bytes.
 
-    The kernel takes the outermost VLAN tag out of the packet: here it is found. See packet(7), PACKET_AUXDATA.
+    The kernel takes the outermost VLAN tag out of the packet, and tells it only here. See packet(7), PACKET_AUXDATA.
     """
 
     __slots__ = ()
@@ -103,13 +103,13 @@ class Auxdata(ControlMessage):
 
     @property
     def captured(self) -> int:
-        """Bytes of it that were kept, as a filter says."""
+        """Bytes of it that the socket's filter kept: all without one, however small the buffer was."""
         (captured,) = _tp_snaplen(self[2])
         return captured
 
     @property
     def mac_offset(self) -> int:
-        """Where the link-level header begins in the data, in bytes."""
+        """Where the link-level header begins in the data, in bytes: 0, it is for the ring."""
         (offset,) = _tp_mac(self[2])
         return offset
 

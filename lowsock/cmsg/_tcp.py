@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Inq(ControlMessage):
     """Received: how many bytes are still queued behind those just received.
 
-    1 where only the end of the stream is left, so that 0 always means that a further receive would wait. See tcp(7).
+    The end of the stream, once it is there, counts as one: 0 always means that a further receive would wait. See tcp(7).
     """
 
     __slots__ = ()
