@@ -223,7 +223,7 @@ def decode(ancdata: Iterable[Any]) -> list[ControlMessage]:
     except (TypeError, ValueError) as error:
         if not raised_here(error):
             raise
-    raise TypeError(f"ancdata[{len(messages)}] must be a three-tuple (level, type, data), not {item!r:.60}")
+    return [_other(place, item) for place, item in enumerate(items)]  # which says what is wrong, or takes it after all
 
 
 def _other(place: int, item: Any) -> ControlMessage:
