@@ -99,12 +99,13 @@ class Row(NamedTuple):
     pairs: tuple[tuple[int, int], ...]  # level and type; the first is what is sent; none where the platform has none
     sizes: tuple[int, ...]  # of payloads; empty: any size from `least` on
     least: int
+    step: int  # from one such size to the next
     option: str | None  # the kernel's name of the option that makes it arrive; UNASKED; None: it is only sent
     room: int  # bytes of payload to reserve
     since: str  # "Linux 6.5"
 
     def fits(self, size: int) -> bool:
-        return size in self.sizes if self.sizes else size >= self.least
+        return size in self.sizes if self.sizes else size >= self.least and (size - self.least) % self.step == 0
 
     def wire(self) -> tuple[int, int]:
         if not self.pairs:
@@ -112,20 +113,27 @@ class Row(NamedTuple):
         return self.pairs[0]
 
     def sizes_in_words(self) -> str:
-        return " or ".join(map(str, self.sizes)) or f"at least {self.least}"
+        steps = f" and a multiple of {self.step} more" if self.step > 1 else ""
+        return " or ".join(map(str, self.sizes)) or f"at least {self.least}{steps}"
 
 
 def known(
-    *names: str, sizes: Iterable[int] = (), least: int = 0, option: str | None = None, room: int = 0, since: str = ""
+    *names: str,
+    sizes: Iterable[int] = (),
+    least: int = 0,
+    step: int = 1,
+    option: str | None = None,
+    room: int = 0,
+    since: str = "",
 ) -> Callable[[C], C]:
     """Enters a class of ours under the kernel's names; the first that the platform has is what is sent.
 
-    ``sizes`` are those that its payload may have (none: any from ``least`` on), ``room`` is what to reserve for it where
-    that is more than the largest of them.
+    ``sizes`` are those that its payload may have, the commonest first (none: any from ``least`` on, in steps of ``step``),
+    ``room`` is what to reserve for it where that is more than the largest of them.
     """
-    accepted = tuple(sorted(set(sizes)))
+    accepted = tuple(dict.fromkeys(sizes))
     pairs = tuple(dict.fromkeys(found for found in map(pair, names) if found is not None))  # two names may be one number
-    return _entering(Row(names[0], pairs, accepted, least, option, max(room, least, *accepted, 0), since))
+    return _entering(Row(names[0], pairs, accepted, least, step, option, max(room, least, *accepted, 0), since))
 
 
 def register(level: int, type: int, *, sizes: Iterable[int] = (), least: int = 0, room: int = 0) -> Callable[[C], C]:
@@ -139,12 +147,12 @@ def register(level: int, type: int, *, sizes: Iterable[int] = (), least: int = 0
     `TypeError`, `ValueError` or `OverflowError` naming a bad argument.
     """
     given = iterated("sizes", "ints", sizes)
-    accepted = tuple(sorted({checked_int("sizes", size, least=0) for size in given}))
+    accepted = tuple(dict.fromkeys(checked_int("sizes", size, least=0) for size in given))
     least, room = checked_int("least", least, least=0), checked_int("room", room, least=0)
     if accepted and least:
         raise ValueError("least is for payloads of any size: sizes are given")
     pairs = ((checked_int("level", level), checked_int("type", type)),)
-    return _entering(Row(f"({level}, {type})", pairs, accepted, least, UNASKED, max(room, least, *accepted, 0), ""))
+    return _entering(Row(f"({level}, {type})", pairs, accepted, least, 1, UNASKED, max(room, least, *accepted, 0), ""))
 
 
 def _entering(row: Row) -> Callable[[C], C]:
@@ -195,7 +203,7 @@ def _extended(entry: Entry | None, cls: type[ControlMessage], row: Row) -> Entry
         by_size[size] = cls
     if entry and entry[1] >= 0:
         return entry[0], entry[1], by_size
-    return cls, row.sizes[-1] if row.sizes else -1, by_size
+    return cls, row.sizes[0] if row.sizes else -1, by_size
 
 
 def decode(ancdata: Iterable[Any]) -> list[ControlMessage]:
