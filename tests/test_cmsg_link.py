@@ -70,7 +70,7 @@ def wire(namespace):
             return sock
 
         ip("link", "add", "near", "address", "02:00:00:00:00:01", "type", "veth", "peer", "name", "far")
-        for device in ("near", "far"):
+        for device in ("far", "near"):  # near comes up with its carrier, or what is sent at once is dropped
             ip("link", "set", device, "up")
         yield (
             opened(socket.SOCK_RAW, "near", 0),
