@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lowsock._ancillary import CMSG_SPACE
 from lowsock._calling import checked_int, fail, target
@@ -35,7 +35,8 @@ def space(*classes: Kind, fds: int = 0) -> int:
     count twice: a 32-bit libc delivers both widths. Raises `TypeError` for what is no class of messages. See cmsg(3).
     """
     fds = checked_int("fds", fds, least=0, most=MAX_FDS)
-    rooms = [row_of(answer).room for cls in classes for answer in all_answers(cls)]
+    rows = [row_of(answer) for cls in classes for answer in _counted(cls)]
+    rooms = [row.room for row in rows if not fds or row.name != "SCM_RIGHTS"]
     return sum(map(CMSG_SPACE, rooms)) + (CMSG_SPACE(fds * INT_SIZE) if fds else 0)
 
 
@@ -60,6 +61,11 @@ def enable(sock: Socket, *classes: Kind, fds: int = 0, timestamping: int = RECEI
             lib.lowsock_set_option(fd, level, option, value)
         raise
     return size
+
+
+def _counted(cls: Any) -> tuple[Any, ...]:
+    """The classes that ``cls`` counts with; what is no class at all is left to `row_of` to refuse."""
+    return all_answers(cls) if isinstance(cls, type) else (cls,)
 
 
 def _asked(fd: int, cls: Kind) -> list[Kind]:
