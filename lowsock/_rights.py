@@ -180,7 +180,7 @@ class OwnedFds(Sequence[int]):
         except AttributeError:  # it never came to be
             return
         if left:
-            _warn(f"descriptors left for the collector to close: {left} of an OwnedFds", ResourceWarning, 2, self)
+            _warn(f"an OwnedFds left {left} unclosed to the collector", ResourceWarning, 2, self)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("an OwnedFds can be neither copied nor pickled: its descriptors have one owner")
@@ -223,7 +223,7 @@ def recv_rights(
     flags = checked_int("flags", flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
-    room = CMSG_SPACE(maxfds * _INT) + BESIDE if maxfds else 0
+    room = CMSG_SPACE(max(maxfds, _SCM_MAX_FD) * _INT) + BESIDE if maxfds else 0  # Linux puts a pidfd behind the rights
     reply, own, answer = take(bufsize, room), slots(maxfds + 1), -errno.EINTR
     fds = owner(own)
 
