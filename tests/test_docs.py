@@ -28,6 +28,7 @@ SAYS = {
     "multihomed.py": ("asked 127.0.0.2: I am 127.0.0.2", "asked 127.0.0.3: I am 127.0.0.3"),
     "out_of_band.py": ("TCP: b'before' stands before the mark", "TCP: b'!' is the urgent byte", "AF_UNIX: "),
     "packet_info.py": ("asked 127.0.0.2: I am 127.0.0.2", "asked 127.0.0.3: I am 127.0.0.3"),
+    "privsep.py": ("child: by its descriptor: only the parent can open this", "child: ../../etc/shadow: refused"),
     "refuse_descriptors.py": ("dropped: True", "descriptors gained: 0", "a peek made a copy of its own: True"),
     "send_replacement.py": ("sent 12 bytes", "received b'regular data'", "after the end: b''"),
     "timeouts.py": ("within 50 ms: None - waited: True", "the call goes on: b'from the handler'"),

@@ -241,8 +241,7 @@ int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long lo
     return receive(reply, fd, &iov, 1, size, control_size, flags);
 }
 
-/* Tells in info what the shorter answers tell by themselves. */
-static int spell_out(struct lowsock_reply *reply, int n)
+int lowsock_spell_out(struct lowsock_reply *reply, int n)
 {
     reply->info[0] = n < LOWSOCK_SAME ? n : n - LOWSOCK_SAME;
     reply->info[1] = 0;
@@ -258,7 +257,7 @@ int lowsock_recv_fds(struct lowsock_reply *reply, int fd, long long size, long l
     int n = lowsock_recvmsg(reply, fd, size, control_size, flags);
 
     if (n >= 0)
-        return spell_out(reply, n);
+        return lowsock_spell_out(reply, n);
     if (n > -LOWSOCK_MORE)
         return n;
     if (reply->rights > most)

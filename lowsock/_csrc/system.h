@@ -35,6 +35,20 @@
 #include <net/if_dl.h> /* what IP_RECVIF brings */
 #endif
 
+/* A peer's credentials come as struct ucred (Linux) or struct xucred (FreeBSD, macOS). */
+#ifdef __linux__
+#define HAVE_UCRED 1
+#else
+#define HAVE_UCRED 0
+#endif
+#if !HAVE_UCRED && defined(LOCAL_PEERCRED)
+#define HAVE_XUCRED 1
+#include <sys/param.h>
+#include <sys/ucred.h>
+#else
+#define HAVE_XUCRED 0
+#endif
+
 #ifdef __linux__
 #define HAVE_MMSG 1
 #elif defined(__FreeBSD__) || defined(__NetBSD__)
