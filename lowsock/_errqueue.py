@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Protocol, Union
 from weakref import WeakValueDictionary
 
 from lowsock import _address, _ancillary
@@ -53,10 +54,10 @@ class IcmpError(NamedTuple):
     """A router or the peer answered a datagram with an ICMP error. IP_RECVERR or IPV6_RECVERR asks for it. See ip(7)."""
 
     errno: int  # as the `errno` module numbers it
-    origin: Union[Origin, int]  # ICMP or ICMP6: says whose types and codes those are
+    origin: Origin | int  # ICMP or ICMP6: says whose types and codes those are
     icmp_type: int
     icmp_code: int
-    mtu: Optional[int]  # of the hop that was too small, for EMSGSIZE; else None
+    mtu: int | None  # of the hop that was too small, for EMSGSIZE; else None
     offender: Address  # who reported it; its port tells nothing; None: not told
     destination: Address  # of the datagram; None: not told
     data: bytes  # what came back of the datagram's own bytes
@@ -68,7 +69,7 @@ class LocalError(NamedTuple):
     """The kernel here refused a datagram. IP_RECVERR or IPV6_RECVERR asks for it. See ip(7)."""
 
     errno: int  # as the `errno` module numbers it
-    mtu: Optional[int]  # of the path, for EMSGSIZE; else None
+    mtu: int | None  # of the path, for EMSGSIZE; else None
     destination: Address  # of the datagram; Linux tells no IPv4 port; None: not told
     data: bytes  # Linux: none
     ancdata: Messages
@@ -82,18 +83,18 @@ class TransmitTimestamp(NamedTuple):
     """
 
     key: int  # SOF_TIMESTAMPING_OPT_ID: datagrams count from 0, a stream counts bytes: the last of the send; 0 without it
-    stage: Union[Stage, int]
-    software: Optional[int]
-    hardware: Optional[int]
-    ifindex: Optional[int]  # of the interface, where SOF_TIMESTAMPING_OPT_CMSG with IP_PKTINFO, or OPT_PKTINFO, told it
-    length: Optional[int]  # of the packet, where SOF_TIMESTAMPING_OPT_PKTINFO told it
+    stage: Stage | int
+    software: int | None
+    hardware: int | None
+    ifindex: int | None  # of the interface, where SOF_TIMESTAMPING_OPT_CMSG with IP_PKTINFO, or OPT_PKTINFO, told it
+    length: int | None  # of the packet, where SOF_TIMESTAMPING_OPT_PKTINFO told it
     data: bytes  # the packet from its link header on; none with SOF_TIMESTAMPING_OPT_TSONLY
     ancdata: Messages
     msg_flags: int
 
 
 class ZeroCopyCompletion(NamedTuple):
-    """The kernel is done with the memory of the sends ``first`` to ``last``. See the kernel's msg_zerocopy document, send(2).
+    """The kernel is done with the memory of the sends ``first`` to ``last``. See send(2), the kernel's msg_zerocopy document.
 
     Both are inclusive, count the zero-copy sends of the socket and wrap at 2**32. Linux merges completions into ranges;
     ``copied`` is then that of the first, and the others' is not told.
@@ -118,12 +119,16 @@ class ZeroCopyCompletion(NamedTuple):
         """Whether the send of this number is among them."""
         return (key - self.first) & UINT32 < self.sends
 
+    def is_followed_by(self, other: ZeroCopyCompletion) -> bool:
+        """Whether the sends of ``other`` come right after these, and it says the same of them."""
+        return self.copied == other.copied and other.first == (self.last + 1) & UINT32
+
 
 class TxTimeMissed(NamedTuple):
     """A datagram was not sent at the time that SCM_TXTIME gave it. SO_TXTIME with SOF_TXTIME_REPORT_ERRORS asks for it.
     See tc-etf(8)."""
 
-    reason: Union[TxTimeProblem, int]
+    reason: TxTimeProblem | int
     nanoseconds: int  # the time, by the clock that SO_TXTIME set
     destination: Address  # None: not told
     data: bytes  # the datagram, headers first
@@ -134,7 +139,7 @@ class TxTimeMissed(NamedTuple):
 class UnknownEvent(NamedTuple):
     """What no other class is for, as recvmsg(2) gave it; ``error`` is among ``ancdata``, None where nothing was."""
 
-    error: Optional[ExtendedError]
+    error: ExtendedError | None
     address: Address
     data: bytes
     ancdata: Messages
@@ -182,12 +187,13 @@ def cookie(fd: int) -> int:
     size = lib.lowsock_read_option(fd, _ancillary.SOL_SOCKET, _COOKIE, value, 8)
     if size < 0:
         fail(size)
-    return int.from_bytes(ffi.buffer(value)[:], "little")
+    return int.from_bytes(ffi.buffer(value)[:], sys.byteorder)
 
 
 def _read(fd: int, limit: int) -> list[Event]:
     reply = take(DATA, CONTROL)
-    slot, events = Slot(reply), []
+    slot = Slot(reply)
+    events: list[Event] = []
     try:
         while len(events) < limit:
             event = slot.fill(fd)

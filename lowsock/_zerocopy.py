@@ -127,7 +127,11 @@ class ZeroCopySender:
     # ---- sending ----
 
     def send(
-        self, data: bytes | memoryview, address: Address = None, flags: int = 0, ancdata: Iterable[ControlMessage] = NO_ANCDATA
+        self,
+        data: bytes | memoryview,
+        address: Address = None,
+        flags: int = 0,
+        ancdata: Iterable[ControlMessage] = NO_ANCDATA,
     ) -> Sent:
         """Sends ``data``, `bytes` or memory of `buffer`; returns the bytes that were taken, with ``key`` on them.
 
@@ -251,10 +255,9 @@ class ZeroCopySender:
 
     def _stash(self, event: Event) -> None:
         last = self._events[-1] if self._events else None
-        if isinstance(event, ZeroCopyCompletion) and isinstance(last, ZeroCopyCompletion) and last.copied == event.copied:
-            if event.first == (last.last + 1) & UINT32:
-                self._events[-1] = last._replace(last=event.last)
-                return
+        if isinstance(event, ZeroCopyCompletion) and isinstance(last, ZeroCopyCompletion) and last.is_followed_by(event):
+            self._events[-1] = last._replace(last=event.last)
+            return
         self._dropped += len(self._events) == _STASHED
         self._events.append(event)
 

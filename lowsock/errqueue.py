@@ -18,7 +18,8 @@ from lowsock._errqueue import (
     ZeroCopyCompletion,
     read,
 )
-from lowsock._zerocopy import Sent, ZeroCopySender
+from lowsock._inflight import Sent
+from lowsock._zerocopy import ZeroCopySender
 from lowsock.cmsg._errors import Origin
 
 __all__ = [

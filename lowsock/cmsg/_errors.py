@@ -39,7 +39,7 @@ _ee_data = _EXTENDED.reader("ee_data")
 
 _SOCKADDR = layout("sockaddr")
 _INET, _INET6 = layout("sockaddr_in"), layout("sockaddr_in6")
-_WHOLE = {socket.AF_INET: _INET.size, socket.AF_INET6: _INET6.size}
+_WHOLE: dict[int, int] = {socket.AF_INET: _INET.size, socket.AF_INET6: _INET6.size}
 
 
 class ExtendedError(ControlMessage):
@@ -55,7 +55,14 @@ class ExtendedError(ControlMessage):
     _family = socket.AF_UNSPEC  # of the offender; AF_UNSPEC: there is none
 
     def __new__(
-        cls, *, errno: int = 0, origin: int = Origin.NONE, icmp_type: int = 0, icmp_code: int = 0, info: int = 0, value: int = 0
+        cls,
+        *,
+        errno: int = 0,
+        origin: int = Origin.NONE,
+        icmp_type: int = 0,
+        icmp_code: int = 0,
+        info: int = 0,
+        value: int = 0,
     ) -> Self:
         """As the kernel would send it. ``origin``: 0 to 255, or an `Origin`; the types 0 to 255, the others 32 bits."""
         return cls.from_data(_packed(errno, origin, icmp_type, icmp_code, info, value))
