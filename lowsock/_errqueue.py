@@ -94,7 +94,7 @@ class TransmitTimestamp(NamedTuple):
 
 
 class ZeroCopyCompletion(NamedTuple):
-    """The kernel is done with the memory of the sends ``first`` to ``last``. See send(2), the kernel's msg_zerocopy document.
+    """The kernel is done with the memory of the sends ``first`` to ``last``. See send(2).
 
     Both are inclusive, count the zero-copy sends of the socket and wrap at 2**32. Linux merges completions into ranges;
     ``copied`` is then that of the first, and the others' is not told.

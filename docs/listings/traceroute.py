@@ -12,6 +12,7 @@ from lowsock import cmsg, errqueue, sendmsg
 from lowsock.constants import IP_RECVERR, IPPROTO_IP, IPPROTO_IPV6, IPV6_RECVERR
 
 RECVERR = {socket.AF_INET: (IPPROTO_IP, IP_RECVERR), socket.AF_INET6: (IPPROTO_IPV6, IPV6_RECVERR)}
+TIME_EXCEEDED = {(errqueue.Origin.ICMP, 11), (errqueue.Origin.ICMP6, 3)}  # by a router on the way
 PORT = 33434  # and those after it: one for each probe, where nobody listens
 HOPS = 30
 SECONDS = 1.0
@@ -32,28 +33,28 @@ def probe(sock, destination, hops):
 
 
 def trace(family, host, first_port=PORT):
-    """Yields for each hop its number, who answered (None: nobody), after how many seconds, and an errno."""
+    """Yields for each hop its number, what came back (None: nothing), and after how many seconds."""
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(*RECVERR[family], 1)
         for hops in range(1, HOPS + 1):
             event, seconds = probe(sock, (host, first_port + hops), hops)
-            if event is None:
-                yield hops, None, seconds, 0
-                continue
-            yield hops, event.offender[0], seconds, event.errno
-            if event.errno != errno.EHOSTUNREACH or event.offender[0] == host:  # no "time exceeded" on the way
+            yield hops, event, seconds
+            if event is not None and (event.origin, event.icmp_type) not in TIME_EXCEEDED:
                 return
 
 
 def report(name):
     family, _, _, _, (host, *_) = socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)[0]
     print(f"to {name} ({host}):")
-    for hops, router, seconds, error in trace(family, host):
-        said = "no answer" if router is None else f"{router} after {seconds * 1000:.2f} ms"
-        if router == host and error == errno.ECONNREFUSED:
+    for hops, event, seconds in trace(family, host):
+        if event is None:
+            print(f"{hops:3} no answer", flush=True)
+            continue
+        said = f"{event.offender[0]} after {seconds * 1000:.2f} ms"
+        if event.errno == errno.ECONNREFUSED:
             said += ": reached"
-        elif router is not None and error != errno.EHOSTUNREACH:
-            said += f": {os.strerror(error)}"
+        elif (event.origin, event.icmp_type) not in TIME_EXCEEDED:
+            said += f": {os.strerror(event.errno)}"
         print(f"{hops:3} {said}", flush=True)
 
 
