@@ -21,6 +21,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports point down: a module imports from the rows under its own, never from its own row or one above.
 LAYERS = (
+    ("errqueue",),
+    ("_zerocopy",),
+    ("_inflight",),
+    ("_errqueue",),
     ("__main__",),
     ("_mainjob", "_probes"),
     ("_probes_error",),
