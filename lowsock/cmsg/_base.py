@@ -87,7 +87,6 @@ def pair(name: str) -> tuple[int, int] | None:
     level, number = CONSTANTS.get(_LEVELS[name.split("_")[0]]), CONSTANTS.get(name)
     return None if level is None or number is None else (level, number)
 
-
 UNASKED = ""  # the option of what arrives without one
 
 
@@ -119,10 +118,10 @@ def known(
 ) -> Callable[[C], C]:
     """Enters a class of ours under the kernel's names; the first that the platform has is what is sent.
 
-    ``sizes`` are those that its payload may have, the commonest first (none: any from ``least`` on), ``room`` is what to
-    reserve for it where that is more than the largest of them.
+    ``sizes`` are those that its payload may have (none: any from ``least`` on), ``room`` is what to reserve for it where
+    that is more than the largest of them.
     """
-    accepted = tuple(dict.fromkeys(sizes))
+    accepted = tuple(sorted(set(sizes)))
     pairs = tuple(found for found in map(pair, names) if found is not None)
     return _entering(Row(names[0], pairs, accepted, least, option, max(room, least, *accepted, 0), since))
 
@@ -180,7 +179,7 @@ def _extended(entry: Entry | None, cls: type[ControlMessage], row: Row) -> Entry
         by_size[size] = cls
     if entry and entry[1] >= 0:
         return entry[0], entry[1], by_size
-    return cls, row.sizes[0] if row.sizes else -1, by_size
+    return cls, row.sizes[-1] if row.sizes else -1, by_size
 
 
 def decode(ancdata: Iterable[Any]) -> list[ControlMessage]:
