@@ -2,7 +2,6 @@
 """Control messages of IPv6: their fields, and what the kernel does with them."""
 
 import copy
-import errno
 import ipaddress
 import pickle
 import socket
@@ -12,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from lowsock import CMSG_SPACE, constants, recvmsg, sendmsg
+from lowsock import CMSG_SPACE, recvmsg, sendmsg
 from lowsock.cmsg import ECN, ControlMessage, _ipv6, decode, enable, space
 from lowsock.cmsg._base import row_of
 from lowsock.cmsg._ipv6 import (
@@ -34,7 +33,6 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what th
 IPV6 = socket.IPPROTO_IPV6
 ROOM = 16 * 1024
 PADDING = bytes([0, 0, 1, 4, 0, 0, 0, 0])  # an extension header of one option, PadN
-UDP_PADDING = bytes([socket.IPPROTO_UDP]) + PADDING[1:]
 
 
 def address(text):
@@ -134,7 +132,7 @@ def test_a_payload_of_another_size_stays_raw(cls):
 @pytest.mark.parametrize("cls", SIZED + HEADERS)
 @pytest.mark.parametrize("byte", [0, 0x7F, 0xFF])
 def test_any_bytes_of_the_right_size_can_be_read(cls, byte):
-    for size in row_of(cls).sizes or (8, 9, 2048):
+    for size in row_of(cls).sizes or (8, 16, 2048):
         message = cls.from_data(bytes([byte]) * size)
         assert repr(message).startswith(cls.__name__)
 
@@ -310,94 +308,3 @@ def test_the_kernel_refuses_what_it_cannot_do(udp):
             sendmsg(sock, [b"x"], [message], 0, sock.getsockname())
     with pytest.raises(OSError, match="No such device"):
         sendmsg(sock, [b"x"], [PktInfo6(ifindex=10**6)], 0, sock.getsockname())
-
-
-# ---- extension headers ----
-
-
-SKIPPED = 0x1E  # an option for experiments, which a host that does not know it skips (RFC 4727)
-
-
-def privileged(send):
-    try:
-        send()
-    except PermissionError as error:
-        pytest.skip(f"extension headers want CAP_NET_RAW: {error}")
-
-
-@linux
-@pytest.mark.parametrize("cls", [HopOptions, DstOptions])
-@pytest.mark.parametrize("eights", [1, 2, 32])
-def test_options_of_one_datagram(udp, cls, eights):
-    """The next header is filled in by the kernel, the rest is as it was sent."""
-    a, b = udp(), udp("::1", cls)
-    length = 8 * eights - 4
-    sent = bytes([0, eights - 1, SKIPPED, length]) + bytes(range(length))
-    privileged(lambda: sendmsg(a, [b"x"], [cls(header=sent)], 0, b.getsockname()))
-    (received,) = came(b)[0].values()
-    assert type(received) is cls
-    assert received.header == bytes([socket.IPPROTO_UDP]) + sent[1:]
-
-
-@linux
-def test_options_for_routers_and_for_the_destination_in_one_datagram(udp):
-    a, b = udp(), udp("::1", HopOptions, DstOptions)
-    privileged(lambda: sendmsg(a, [b"x"], [HopOptions(header=PADDING), DstOptions(header=PADDING)], 0, b.getsockname()))
-    chained = bytes([socket.IPPROTO_DSTOPTS]) + PADDING[1:]
-    assert came(b)[0] == {HopOptions: HopOptions(header=chained), DstOptions: DstOptions(header=UDP_PADDING)}
-
-
-@linux
-def test_options_in_front_of_a_routing_header_are_left_out_without_one(udp):
-    a, b = udp(), udp("::1", HopOptions, DstOptions)
-    privileged(lambda: sendmsg(a, [b"x"], [RthdrDstOptions(header=PADDING)], 0, b.getsockname()))
-    assert came(b)[0] == {}
-
-
-@linux
-def test_a_header_that_says_more_than_there_is_is_refused_by_the_kernel_too(udp):
-    sock = udp()
-    lying = DstOptions.from_data(b"\0\7" + bytes(6))
-    with pytest.raises(OSError) as caught:
-        sendmsg(sock, [b"x"], [lying], 0, sock.getsockname())
-    assert caught.value.errno in (errno.EINVAL, errno.EPERM)
-
-
-SEGMENTS = bytes([0, 2, 4, 0, 0, 0, 0, 0])  # a segment routing header (RFC 8754) with one address, which is the last
-
-
-@linux
-@pytest.mark.parametrize("kind", [0, 3, 4])
-def test_routing_headers_are_refused_in_a_control_message(udp, kind):
-    """All but type 2, which is for kernels with Mobile IPv6."""
-    sock = udp()
-    header = bytes([0, 2, kind, 1, 0, 0, 0, 0]) + address("::1")
-    with pytest.raises(OSError, match="Invalid argument"):
-        sendmsg(sock, [b"x"], [RoutingHeader(header=header)], 0, sock.getsockname())
-
-
-@linux
-def test_a_routing_header_is_received(udp, new_namespace):
-    """Segment routing (RFC 8754), sent by way of the socket's option."""
-    namespace = new_namespace()
-    for interface in ("all", "lo"):
-        namespace.sysctl(f"ipv6/conf/{interface}/seg6_enabled", "1")
-    with namespace:
-        a, b = udp(), udp("::1", RoutingHeader, DstOptions)
-    header = SEGMENTS + address("::1")
-    a.setsockopt(IPV6, constants.IPV6_RTHDR, header)
-    a.setsockopt(IPV6, constants.IPV6_RTHDRDSTOPTS, PADDING)
-    a.sendto(b"x", b.getsockname())
-    messages = came(b)[0]
-    assert messages[RoutingHeader].header == bytes([socket.IPPROTO_UDP]) + header[1:]
-    assert messages[DstOptions].header == bytes([socket.IPPROTO_ROUTING]) + PADDING[1:]
-
-
-@linux
-def test_a_header_in_a_control_message_replaces_all_that_the_socket_has(udp):
-    a, b = udp(), udp("::1", HopOptions, DstOptions)
-    privileged(lambda: a.setsockopt(IPV6, constants.IPV6_HOPOPTS, PADDING))
-    sendmsg(a, [b"x"], [DstOptions(header=PADDING)], 0, b.getsockname())
-    assert came(b)[0] == {DstOptions: DstOptions(header=UDP_PADDING)}
-    a.sendto(b"x", b.getsockname())
-    assert came(b)[0] == {HopOptions: HopOptions(header=UDP_PADDING)}

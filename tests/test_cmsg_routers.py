@@ -119,7 +119,7 @@ def test_link_local_addresses_want_the_interface(hosts, udp):
     with pytest.raises(OSError, match="Invalid argument"):
         sendmsg(server, [b"y"], [PktInfo6(local="fe80::b")], 0, ("fd00::1", client.getsockname()[1]))
     sendmsg(server, [b"y"], [info], 0, source)
-    assert client.recvfrom(10)[1][0] == "fe80::b"
+    assert recvmsg(client, 10)[3][0] == "fe80::b"  # PyPy's recvfrom adds the scope
 
 
 @pytest.mark.parametrize(("host", "cls", "size"), [("10.0.0", FragSize, 20 + 1280), ("fd00:", FragSize6, 40 + 8 + 1248)])

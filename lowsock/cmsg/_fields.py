@@ -8,7 +8,7 @@ import struct
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from lowsock._calling import checked_int
+from lowsock._calling import checked_int, raised_here
 from lowsock._layouts import LAYOUTS, Layout
 
 E = TypeVar("E", bound=IntEnum)
@@ -37,10 +37,8 @@ class Named(IntEnum):
 
 def named(names: type[E], number: int) -> E | int:
     """The member of an enumeration, or the plain number where it has no name."""
-    try:
-        return names(number)
-    except ValueError:
-        return number
+    member: Any = names._value2member_map_.get(number, number)  # a call would raise and be caught, a handler's error too
+    return member
 
 
 def number(name: str, value: Any, most: int) -> int:
@@ -78,8 +76,12 @@ def address_bytes(name: str, value: Any, family: int) -> bytes:
     if "%" in text:
         raise ValueError(f"{name} must have no scope, the interface is named by its number: {value!r:.60}")
     try:
+        if "\0" in text:
+            raise ValueError  # PyPy's inet_pton stops there
         return socket.inet_pton(family, text)
-    except (OSError, ValueError):  # ValueError: a null character
+    except (OSError, ValueError) as error:
+        if not raised_here(error):
+            raise
         kind = "IPv4" if family == socket.AF_INET else "IPv6"
         raise ValueError(f"{name} must be a numeric {kind} address, not {value!r:.60}") from None
 

@@ -243,9 +243,10 @@ class Protocol(ControlMessage):
 
 @known("IP_CHECKSUM", sizes=(UINT.size,), option="IP_CHECKSUM")
 class Checksum(ControlMessage):
-    """Received: the sum of the payload's 16-bit words; absent where the hardware, or nobody, has checked the datagram.
+    """Received: the sum of the payload's 16-bit words, where the kernel has it by then; absent otherwise.
 
-    For UDP. Loopback and offloading devices bring none. See udp(7).
+    For UDP. Seen with devices that tell the sum, and with short datagrams that nobody has checked before; loopback
+    between sockets brings none. See udp(7).
     """
 
     __slots__ = ()
