@@ -167,7 +167,12 @@ def test_the_libcs_own_form_goes_before_one_of_the_same_size():
 
 def test_where_all_forms_are_one_reading_is_one_call():
     assert reader(OWN["64 bits each"], 8).__name__ == "unpack"
-    assert sizes(OWN["64 bits each"], 8) == {16}
+    assert sizes(OWN["64 bits each"], 8) == (16,)
+
+
+def test_the_libcs_own_form_is_looked_for_first():
+    assert sizes(OWN["two longs of 32 bits"], 4) == (8, 16)
+    assert sizes(OWN["64 bits each"], 4) == (16, 8)
 
 
 @pytest.mark.skipif(struct.calcsize("l") != 8, reason="here 8 bytes are a whole time")

@@ -130,7 +130,7 @@ class PidFd(ControlMessage):
 class Security(ControlMessage):
     """Received with SO_PASSSEC: the sender's label, where a security module gives labels (SELinux, Smack, AppArmor).
 
-    See unix(7), SO_PASSSEC.
+    One that was cut off, as MSG_CTRUNC tells, looks like a shorter one. See unix(7), SO_PASSSEC.
     """
 
     __slots__ = ()

@@ -38,14 +38,14 @@ _uint = UINT.unpack
 _u64 = _U64.unpack
 
 
-def sizes(own: Layout, long: int = _LONG) -> set[int]:
-    """What a time can be in bytes: the libc's own structure, two longs, two 64-bit numbers."""
-    return {own.size, 2 * long, _WIDE.size}
+def sizes(own: Layout, long: int = _LONG) -> tuple[int, ...]:
+    """What a time can be in bytes, the commonest first: the libc's own structure, two longs, two 64-bit numbers."""
+    return tuple(dict.fromkeys((own.size, 2 * long, _WIDE.size)))
 
 
 def reader(own: Layout, long: int = _LONG) -> Callable[[bytes], tuple[Any, ...]]:
     """A function that gives seconds and what is finer of any of the forms that `sizes` tells."""
-    if sizes(own, long) == {_WIDE.size} and own.unpack(_SAMPLE) == _WIDE.unpack(_SAMPLE):
+    if sizes(own, long) == (_WIDE.size,) and own.unpack(_SAMPLE) == _WIDE.unpack(_SAMPLE):
         return _WIDE.unpack  # on every 64-bit Linux: all are one
     forms = {_NARROW.size: _NARROW.unpack, _WIDE.size: _WIDE.unpack, own.size: own.unpack}
     return lambda data: forms[len(data)](data)
@@ -126,7 +126,7 @@ class Timestamp(ReceiveTime):
     "SCM_TIMESTAMPING",
     "SO_TIMESTAMPING_OLD",
     "SO_TIMESTAMPING_NEW",
-    sizes={3 * size for size in sizes(_TIMESPEC)},
+    sizes=(3 * size for size in sizes(_TIMESPEC)),
     option="SO_TIMESTAMPING",
     room=_twice(3 * _WIDE.size),
 )
