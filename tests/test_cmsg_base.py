@@ -142,7 +142,9 @@ def test_a_sample_names_every_field(name, fields):
     assert set(getattr(cmsg, name)._fields) == set(fields)
 
 
-@pytest.mark.parametrize("value", [object(), 2**100, "\0", -(2**100), [b"bytes"]], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), 2**100, "\0", -(2**100), [b"bytes"]], ids=["object", "large", "str", "small", "list"]
+)
 @pytest.mark.parametrize(("name", "field"), [(name, field) for name in SAMPLED for field in getattr(cmsg, name)._fields])
 def test_a_value_that_no_field_takes_is_refused_by_name(name, field, value):
     with pytest.raises((TypeError, ValueError, OverflowError), match=rf"^{field}\b"):
@@ -570,7 +572,7 @@ NO_TRIPLES = [
 
 
 @pytest.mark.parametrize("place", [0, 2])
-@pytest.mark.parametrize("item", NO_TRIPLES, ids=repr)
+@pytest.mark.parametrize("item", NO_TRIPLES, ids=lambda item: type(item).__name__)
 def test_decode_names_the_item_that_is_no_three_tuple(item, place):
     with pytest.raises(TypeError, match=rf"^ancdata\[{place}\] ") as raised:
         cmsg.decode([TRIPLE] * place + [item])
@@ -773,7 +775,9 @@ def test_register_names_what_is_wrong(arguments, told, error, match):
         cmsg.register(*arguments, **told)
 
 
-@pytest.mark.parametrize("thing", [5, None, int, tuple, lambda: None, cmsg.TTL(hops=1)], ids=repr)
+@pytest.mark.parametrize(
+    "thing", [5, None, int, tuple, lambda: None, cmsg.TTL(hops=1)], ids=lambda thing: type(thing).__name__
+)
 def test_only_a_class_of_messages_is_registered(own_level, thing):
     with pytest.raises(TypeError, match="must derive from ControlMessage"):
         cmsg.register(own_level, 1)(thing)
