@@ -222,9 +222,9 @@ def decode(ancdata: Iterable[Any]) -> list[ControlMessage]:
         for item in items:
             if type(item) is tuple:
                 level, kind, data = item
-                cls, size, _ = entries.get(level, _NONE).get(kind, _ANY)
-                if type(data) is bytes and len(data) == size:
-                    messages.append(new(cls, item))
+                cls, size, by_size = entries.get(level, _NONE).get(kind, _ANY)
+                if type(data) is bytes and by_size:
+                    messages.append(new(cls if len(data) == size else _fitting(by_size, len(data)), item))
                     continue
             messages.append(_other(len(messages), item))
         return messages
@@ -235,13 +235,12 @@ def decode(ancdata: Iterable[Any]) -> list[ControlMessage]:
 
 
 def _other(place: int, item: Any) -> ControlMessage:
-    """What is not an everyday message: of an odd size, of an unknown kind, with data that is not bytes, or typed already."""
+    """What is not an everyday message: of an unknown kind, with data that is not bytes, no tuple, or typed already."""
     level, kind, data = item if isinstance(item, ControlMessage) else message(f"ancdata[{place}]", item)
-    cls = _class_for(level, kind, len(data))
+    cls = _fitting(_ENTRIES.get(level, _NONE).get(kind, _ANY)[2], len(data))
     return item if isinstance(item, cls) else _restore(cls, level, kind, data)
 
 
-def _class_for(level: int, kind: int, size: int) -> type[ControlMessage]:
-    by_size = _ENTRIES.get(level, _NONE).get(kind, _ANY)[2]
-    cls = by_size.get(size) or by_size.get(None)
-    return ControlMessage if cls is None or not row_of(cls).fits(size) else cls
+def _fitting(by_size: dict[int | None, type[ControlMessage]], size: int) -> type[ControlMessage]:
+    cls = by_size.get(size) or by_size.get(None, ControlMessage)
+    return cls if cls._row is not None and cls._row.fits(size) else ControlMessage
