@@ -33,9 +33,14 @@ CLASSES = {cls.__name__: cls for _, _, by_size in _registered() for cls in by_si
 NAMES = {**vars(lowsock.cmsg), **CLASSES}  # what a repr may speak of
 
 
+def classes(level, kind):
+    """The classes of one level and type, by size of payload; under None the one that takes any from its least on."""
+    return _ENTRIES.get(level, {}).get(kind, (None, None, {}))[2]
+
+
 def expected(level, kind, size):
     """The class that a message should have."""
-    by_size = _ENTRIES.get(level, {}).get(kind, (None, None, {}))[2]
+    by_size = classes(level, kind)
     if size in by_size:
         return by_size[size]
     cls = by_size.get(None, ControlMessage)
@@ -78,14 +83,24 @@ def check_copies(message):
     assert [(type(each), each) for each in copies] == [(type(message), message)] * len(copies)
 
 
+def check_from_data(level, kind, data):
+    """Of the classes of one level and type, the one that `decode` gives takes the payload, and no other does."""
+    for cls in classes(level, kind).values():
+        try:
+            assert cls.from_data(data).data == data
+            taken = True
+        except ValueError:
+            taken = False
+        assert taken == (cls is expected(level, kind, len(data)))
+
+
 def check_message(message, raw):
     assert type(message) is expected(raw[0], raw[1], len(raw[2]))
     check_tuple(message, raw)
     check_fields(message)
     check_repr(message)
     check_copies(message)
-    if type(message) is not ControlMessage:
-        assert type(message).from_data(message.data).data == message.data
+    check_from_data(*raw)
 
 
 def check_decoder(triples):

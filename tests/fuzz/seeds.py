@@ -12,6 +12,8 @@ MOST = 2 ** (8 * ALIGNED) - 1
 RIGHTS, CREDENTIALS, PIDFD = ((socket.SOL_SOCKET, kind) for kind in (1, 2, 4))
 TTL, PKTINFO, IPV6_PKTINFO, RECVERR = (0, 2), (0, 8), (41, 50), (0, 11)
 
+PAIRS, SIZES = 96, 6  # more than lowsock.cmsg registers; those that are too many begin again
+ONES = b"\1" * 64
 THREE_FDS = struct.pack("3i", 3, 4, 5)
 ERROR = struct.pack("=IBBBBII", 111, 2, 3, 3, 0, 0, 0) + struct.pack("=H14x", socket.AF_INET)
 
@@ -77,7 +79,9 @@ def encodes():
 
 
 def decodes():
-    """The input of decode.py: triples behind one another."""
+    """The input of decode.py: triples behind one another, and each size of each pair that it may know."""
+    picks = ((choice, place) for choice in range(PAIRS) for place in range(SIZES))
+    yield from ((f"{pick[0]}-{pick[1]}", b"\0" + struct.pack("<BiiH", pick[0], 0, 0, pick[1]) + ONES) for pick in picks)
     for name, messages in MESSAGES.items():
         triples = b"".join(struct.pack("<BiiH", 255, level, kind, len(data)) + data for level, kind, data in messages)
         yield name, b"\0" + triples
