@@ -44,7 +44,7 @@ static int brought_descriptors(const struct lowsock_reply *reply, const long lon
 {
     int number;
 
-    if (row[0] != SOL_SOCKET || row[1] != SCM_PIDFD)
+    if (row[0] != SOL_SOCKET || row[1] != LOWSOCK_SCM_PIDFD)
         return row[0] == SOL_SOCKET && row[1] == SCM_RIGHTS;
     if (row[3] - row[2] < (long long)sizeof number)
         return 0;

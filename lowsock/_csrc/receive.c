@@ -88,7 +88,7 @@ static int note_control(struct lowsock_reply *reply, long long size)
     if (size > 0) {
         note_descriptors(reply, size, SCM_RIGHTS);
         reply->rights = reply->fd_count;
-        note_descriptors(reply, size, SCM_PIDFD);
+        note_descriptors(reply, size, LOWSOCK_SCM_PIDFD);
     }
     reply->info[3] = reply->fd_count;
     return size > 0 ? note_rows(reply, size) : LOWSOCK_INFO;

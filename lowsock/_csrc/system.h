@@ -76,12 +76,12 @@ struct lowsock_txtime {
 #endif
 
 /* A descriptor that comes in a message of its own (Linux 6.5); where there is none, no type matches. */
-#ifndef SCM_PIDFD
-#ifdef __linux__
-#define SCM_PIDFD 0x04
+#if defined(SCM_PIDFD)
+#define LOWSOCK_SCM_PIDFD SCM_PIDFD
+#elif defined(__linux__)
+#define LOWSOCK_SCM_PIDFD 0x04
 #else
-#define SCM_PIDFD -1
-#endif
+#define LOWSOCK_SCM_PIDFD -1
 #endif
 
 #endif

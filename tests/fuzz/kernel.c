@@ -88,7 +88,7 @@ static void check_info(struct lowsock_reply *reply, int answer, int most)
 {
     size_t numbers = numbers_in(reply, answer);
     int rights = check_fds(reply, numbers, SCM_RIGHTS, 0);
-    int total = check_fds(reply, numbers, SCM_PIDFD, rights);
+    int total = check_fds(reply, numbers, LOWSOCK_SCM_PIDFD, rights);
     int kept = most < 0 ? total : rights < most ? rights : most;
 
     check_rows(reply, numbers, numbers > LOWSOCK_INFO ? kernel.filled : 0);

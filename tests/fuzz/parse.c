@@ -15,7 +15,7 @@ static void parse(const uint8_t *bytes, size_t size, long long said)
     check_rows(&reply, numbers, filled);
     EXPECT(reply.info[0] == 0 && reply.info[1] == 0 && reply.info[2] == -1);
     EXPECT(reply.rights == check_fds(&reply, numbers, SCM_RIGHTS, 0));
-    EXPECT(reply.info[3] == check_fds(&reply, numbers, SCM_PIDFD, reply.rights));
+    EXPECT(reply.info[3] == check_fds(&reply, numbers, LOWSOCK_SCM_PIDFD, reply.rights));
     EXPECT(reply.fd_count == 0);
     EXPECT(size == 0 || memcmp(reply.control, bytes, size) == 0);
     lowsock_close(&reply);
