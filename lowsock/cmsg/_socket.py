@@ -215,7 +215,7 @@ class WifiStatus(ControlMessage):
     _fields = ("acked",)
 
     def __new__(cls, *, acked: bool) -> Self:
-        return cls.from_data(INT.pack(bool(acked)))
+        return cls.from_data(INT.pack(number("acked", acked, 1)))
 
     @property
     def acked(self) -> bool:
