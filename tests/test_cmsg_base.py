@@ -729,6 +729,14 @@ def test_a_place_that_is_taken_is_refused_and_stays(own_level, first, second):
     assert cls.from_data(bytes(4)) == (own_level, 1, bytes(4))
 
 
+def test_a_class_that_is_refused_takes_no_place(own_level):
+    registered(own_level, 1, sizes=(4,))
+    with pytest.raises(ValueError, match="Mine is registered"):
+        registered(own_level, 1, "Late", sizes=(8, 4))
+    last = registered(own_level, 1, "Last", sizes=(8,))
+    assert type(cmsg.decode([(own_level, 1, bytes(8))])[0]) is last
+
+
 def test_a_message_of_the_kernels_cannot_be_taken_over():
     level, kind, data = cmsg.TTL(hops=1)
     with pytest.raises(ValueError, match="TTL is registered"):
@@ -800,7 +808,7 @@ def test_a_registered_class_is_typed_in_every_thread(own_level, hasty):
 
     def register_many(first):
         start.wait()
-        for size in range(first, 200, 4):
+        for size in range(first, 800, 4):
             registered(own_level, 1, f"Of{size}", sizes=(size,))
 
     threads = [threading.Thread(target=register_many, args=(first,)) for first in range(4)]
@@ -808,8 +816,8 @@ def test_a_registered_class_is_typed_in_every_thread(own_level, hasty):
         thread.start()
     for thread in threads:
         thread.join()
-    messages = cmsg.decode([(own_level, 1, bytes(size)) for size in range(200)])
-    assert [type(message).__name__ for message in messages] == [f"Of{size}" for size in range(200)]
+    messages = cmsg.decode([(own_level, 1, bytes(size)) for size in range(800)])
+    assert [type(message).__name__ for message in messages] == [f"Of{size}" for size in range(800)]
 
 
 # ---- names of the kernel ----
