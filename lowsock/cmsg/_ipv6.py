@@ -4,5 +4,9 @@ from lowsock.cmsg._questions import HopCount, LocalAddress
 @known("IPV6_HOPLIMIT", sizes=(INT_SIZE,), option="IPV6_RECVHOPLIMIT")
 class HopLimit(HopCount): __slots__ = ()
 class OrigDstAddr6(LocalAddress): pass
-class PktInfo6(LocalAddress): pass
+@known("IPV6_PKTINFO", sizes=(20,), option="IPV6_RECVPKTINFO")
+class PktInfo6(LocalAddress):
+    __slots__ = ()
+    @property
+    def ifindex(self): return int.from_bytes(self[2][16:], "little")
 class TClass(LocalAddress): pass
