@@ -167,7 +167,12 @@ def test_lent_memory_arrives_whole_and_in_slices(two):
         memory = sender.buffer(10)
         assert (bytes(memory), memory.readonly) == (bytes(10), False)
         memory[:] = b"0123456789"
-        for part, data in ((memory, b"0123456789"), (memory[3:5], b"34"), (memory[2:][1:], b"3456789"), (memory[:1].cast("c"), b"0")):
+        for part, data in (
+            (memory, b"0123456789"),
+            (memory[3:5], b"34"),
+            (memory[2:][1:], b"3456789"),
+            (memory[:1].cast("c"), b"0"),
+        ):
             assert sender.send(part) == len(data)
             assert two.b.recv(10) == data
         assert sender.wait(5)
@@ -187,7 +192,9 @@ OTHER = {
 @pytest.mark.parametrize("make", OTHER.values(), ids=OTHER)
 def test_memory_that_could_change_is_refused_by_name(udp_pair, make):
     with ZeroCopySender(udp_pair.a) as sender:
-        with pytest.raises(TypeError, match=r"^data must be bytes, or memory that buffer\(\) of this sender lent, .* change"):
+        with pytest.raises(
+            TypeError, match=r"^data must be bytes, or memory that buffer\(\) of this sender lent, .* change"
+        ):
             sender.send(make(sender))
         assert sender.next_key == 0
 
@@ -331,6 +338,15 @@ def fill(sender, data=b"x" * 50_000):
             return len(sizes), sum(sizes)
 
 
+def send_for_ever(sender, counts, begins=None):
+    """The kernel enlarges the buffer of a stream that is busy, so a full one may have room again."""
+    while True:
+        counts.append(sender.next_key)
+        if begins is not None:
+            begins.append(time.monotonic())
+        sender.send(b"x" * 10**6)
+
+
 def test_a_full_stream_is_not_waited_for_if_told(ends):
     a, b = ends
     with ZeroCopySender(a) as sender:
@@ -349,10 +365,10 @@ def test_the_timeout_of_the_socket_holds(ends):
     with ZeroCopySender(a) as sender:
         fill(sender)
         a.settimeout(0.05)
-        begin = time.monotonic()
+        begins = []
         with pytest.raises(socket.timeout):
-            sender.send(b"x" * 10**6)
-        assert 0.05 <= time.monotonic() - begin < 5
+            send_for_ever(sender, [], begins)
+        assert 0.05 <= time.monotonic() - begins[-1] < 5
         drain_until_complete(sender, b)
 
 
@@ -389,11 +405,11 @@ def test_hundreds_in_flight_are_all_kept_until_their_completion(ends):
     with ZeroCopySender(a) as sender:
         pieces = []
         while sender.pending < 300 and len(pieces) < 3000:
-            pieces.append(os.urandom(3000))
-            assert sender.send(pieces[-1], flags=socket.MSG_DONTWAIT) == 3000
+            pieces.append(os.urandom(1000))
+            assert sender.send(pieces[-1], flags=socket.MSG_DONTWAIT) == 1000
             sender.read()
         assert sender.pending >= 300
-        assert sender.pending_bytes == 3000 * sender.pending
+        assert sender.pending_bytes == 1000 * sender.pending
         taken = b""
         while not sender.wait(0.01):
             taken += drain(b)
@@ -858,11 +874,11 @@ def test_a_handler_interrupts_a_send_that_waits(ends):
     try:
         with ZeroCopySender(a) as sender:
             fill(sender)
-            pending = sender.next_key
             signal.setitimer(signal.ITIMER_REAL, 0.05)
+            counts = []
             with pytest.raises(Interrupted):
-                sender.send(b"x" * 10**6)
-            assert sender.next_key == pending
+                send_for_ever(sender, counts)
+            assert sender.next_key == counts[-1]
             drain_until_complete(sender, b)
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -880,7 +896,6 @@ def test_a_handler_that_comes_back_in_is_refused(udp_pair):
 def test_what_was_sent_when_an_exception_came_is_entered_by_the_next_call(wire, held, monkeypatch):
     """The call is made, and then the handler raises before its answer is entered."""
     with ZeroCopySender(held) as sender:
-        monkeypatch.setattr(sender, "_conclude", iter([None, Interrupted()]).__next__)
 
         def conclude(steps=iter([0, 1])):  # noqa: B008
             if next(steps):
@@ -902,4 +917,10 @@ def test_pieces_overlap_by_their_memory():
         memory = sender.buffer(10)
         a, b, c = (sender._piece("data", memory[i:j]) for i, j in ((0, 5), (5, 10), (4, 6)))
         assert isinstance(a, Piece)
-        assert [a.overlaps(b), a.overlaps(c), b.overlaps(c), c.overlaps(a), b.overlaps(a)] == [False, True, True, True, False]
+        assert [a.overlaps(b), a.overlaps(c), b.overlaps(c), c.overlaps(a), b.overlaps(a)] == [
+            False,
+            True,
+            True,
+            True,
+            False,
+        ]
