@@ -53,7 +53,7 @@ class ZeroCopySender:
     this socket leads here. Nobody else may send with MSG_ZEROCOPY on it; if numbers of other sends come, nothing is
     released any more and a `RuntimeError` says so. The socket stays yours: close the sender first, then the socket.
 
-    Threads may share a sender. A context manager: leaving it closes it, which waits. See send(2), socket(7).
+    Threads may share a sender. A context manager: leaving it closes it, which waits, but not if an exception leaves it. See send(2), socket(7).
     """
 
     _open: Attempt | None = None
@@ -89,8 +89,8 @@ class ZeroCopySender:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(None if kind is None else 0)
 
     def __del__(self) -> None:
         if not self._closed:
