@@ -218,9 +218,7 @@ def test_what_was_not_adopted_is_the_callers(open_fds: Callable[[], set[int]]) -
     taken = [
         outcome.point
         for world, _, outcome in Runs("adopt", open_fds)()
-        if outcome.point is not None
-        and not is_adopted(outcome)
-        and not set(world.loose) <= open_fds()
+        if outcome.point is not None and not is_adopted(outcome) and not set(world.loose) <= open_fds()
     ]
     assert not taken
 
