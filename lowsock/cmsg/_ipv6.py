@@ -8,5 +8,5 @@ class OrigDstAddr6(LocalAddress): pass
 class PktInfo6(LocalAddress):
     __slots__ = ()
     @property
-    def ifindex(self): return int.from_bytes(self[2][16:], "little")
+    def ifindex(self) -> int: return int.from_bytes(self[2][16:], "little")
 class TClass(LocalAddress): pass
