@@ -190,7 +190,7 @@ def first_number(fd: int, name: int, first_key: int | None) -> int:
 def set_option(fd: int) -> None:
     answer = -errno.EOPNOTSUPP
     if lib.lowsock_family(fd) in _FAMILIES:
-        answer = lib.lowsockset_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"], 1)
+        answer = lib.lowsock_set_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"], 1)
     if -answer in (errno.EOPNOTSUPP, errno.ENOPROTOOPT):
         raise NotImplementedError(f"no zero-copy sends (SO_ZEROCOPY) on this socket: {os.strerror(-answer)}")
     if answer < 0:
