@@ -7,13 +7,16 @@ the same count: a piece of memory is released by its number alone, so the count 
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import select
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from lowsock._ancillary import Control
-from lowsock._calling import MSG_DONTWAIT
+from lowsock._ancillary import SOL_SOCKET, Control
+from lowsock._calling import MSG_DONTWAIT, checked_int, fail
 from lowsock._constants import CONSTANTS
 from lowsock._errqueue import ZeroCopyCompletion
 from lowsock._ffi import lib
@@ -66,6 +69,7 @@ class Ledger:
 
     def __init__(self, key: int) -> None:
         self.next = key
+        self.open: Attempt | None = None  # what it came to has not been entered yet
         self.pieces: dict[int, Piece] = {}
         self.copied = 0
         self.refused = False  # a send just failed that may have been counted all the same
@@ -75,6 +79,17 @@ class Ledger:
         """Enters a piece under its number. To do so twice does no harm."""
         self.pieces[key] = piece
         self.next = (key + 1) & UINT32
+
+    def enter(self, attempt: Attempt) -> None:
+        """Enters what the kernel took by an attempt."""
+        if attempt.key is not None:
+            self.put(attempt.key, attempt.piece)
+
+    def end(self) -> list[Piece]:
+        """What is in flight when nobody will read completions any more."""
+        if self.open is not None and self.open.outcome and self.open.answer >= 0:
+            self.enter(self.open)
+        return list(self.pieces.values())
 
     def was_given(self, key: int) -> bool:
         return (key - self.next) & UINT32 >= _HALF
@@ -153,3 +168,40 @@ class Patience:
         poll.register(fd, events)
         self._woken = bool(poll.poll(math.ceil(min(left, _LONGEST_PAUSE) * 1000)))
         return True
+
+
+# ---- sockets and their senders ----
+
+HELD: set[Ledger] = set()  # of all senders; when one ends with sends incomplete, its own stays as long as the process runs
+_LEFT: dict[int, int] = {}  # the next number of a socket, by its cookie, as its last sender left it
+_REMEMBERED = 4096  # of those
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)  # AF_VSOCK may count one send several times
+
+
+def first_number(fd: int, name: int, first_key: int | None) -> int:
+    """What the next zero-copy send of a socket counts as: as told, or as its last sender left it."""
+    if first_key is not None:
+        return checked_int("first_key", first_key, least=0, most=UINT32)
+    if name not in _LEFT and lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"]) > 0:
+        raise ValueError("first_key must be told: SO_ZEROCOPY is set, so zero-copy sends may have been counted already")
+    return _LEFT.get(name, 0)
+
+
+def set_option(fd: int) -> None:
+    answer = -errno.EOPNOTSUPP
+    if lib.lowsock_family(fd) in _FAMILIES:
+        answer = lib.lowsock_set_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"], 1)
+    if -answer in (errno.EOPNOTSUPP, errno.ENOPROTOOPT):
+        raise NotImplementedError(f"no zero-copy sends (SO_ZEROCOPY) on this socket: {os.strerror(-answer)}")
+    if answer < 0:
+        fail(answer)
+
+
+def remember(name: int, ledger: Ledger) -> None:
+    """Notes for the next sender how far the count is."""
+    _LEFT.pop(name, None)
+    if ledger.astray:
+        return
+    while len(_LEFT) >= _REMEMBERED:
+        del _LEFT[next(iter(_LEFT))]
+    _LEFT[name] = ledger.next

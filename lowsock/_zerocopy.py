@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import socket
+import sys
 import threading
 import warnings
 import weakref
@@ -19,30 +20,38 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lowsock import _address
-from lowsock._ancillary import NO_ANCDATA, SOL_SOCKET, encode
+from lowsock._ancillary import NO_ANCDATA, encode
 from lowsock._buffers import viewed
 from lowsock._calling import MSG_DONTWAIT, checked_int, fail, target
-from lowsock._constants import CONSTANTS
 from lowsock._errqueue import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie
-from lowsock._ffi import ffi, lib
-from lowsock._inflight import MSG_ZEROCOPY, Attempt, Ledger, Message, Patience, Piece, Sent
+from lowsock._ffi import ffi
+from lowsock._inflight import (
+    HELD,
+    MSG_ZEROCOPY,
+    Attempt,
+    Ledger,
+    Message,
+    Patience,
+    Piece,
+    Sent,
+    first_number,
+    remember,
+    set_option,
+)
 from lowsock._reply import CONTROL, DATA, Reply
 from lowsock.cmsg._fields import UINT32
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import FrameType
 
     from typing_extensions import Self
 
     from lowsock._types import Address, ControlMessage, Socket
 
-_FAMILIES = (socket.AF_INET, socket.AF_INET6)  # AF_VSOCK may count one send several times
 _STASHED = 16384  # events that wait for `read`
-_REMEMBERED = 4096  # sockets whose sender is gone
 _ALL = 2**31
 
-_KEPT: list[Piece] = []  # memory that the kernel may read for as long as this process runs
-_LEFT: dict[int, int] = {}  # the next number of a socket, by its cookie, as its last sender left it
 _REGISTRY = threading.RLock()  # a collection within may bring the end of another sender
 
 
@@ -57,7 +66,6 @@ class ZeroCopySender:
     socket(7).
     """
 
-    _open: Attempt | None = None
     _closed = True  # until it is whole
 
     def __init__(self, sock: Socket, *, first_key: int | None = None) -> None:
@@ -82,8 +90,9 @@ class ZeroCopySender:
         with _REGISTRY:
             if self._cookie in ATTACHED:
                 raise ValueError("sock: a sender is on this socket already")
-            self._ledger = Ledger(_first_key(fd, self._cookie, first_key))
-            _set_option(fd)
+            self._ledger = Ledger(first_number(fd, self._cookie, first_key))
+            set_option(fd)
+            HELD.add(self._ledger)
             ATTACHED[self._cookie] = self
         self._closed = False
 
@@ -172,7 +181,7 @@ class ZeroCopySender:
             self._conclude()
             self._refuse_astray()
             fd = self._fd()
-            attempt = self._open = Attempt(message.piece, self._ledger.next if zerocopy else None)
+            attempt = self._ledger.open = Attempt(message.piece, self._ledger.next if zerocopy else None)
             attempt.call(fd, message)
             self._conclude()
             if attempt.key is None and attempt.answer > 0:
@@ -181,13 +190,13 @@ class ZeroCopySender:
 
     def _conclude(self) -> None:
         """Enters what the last attempt came to. Each step may be done twice: an exception may have come between."""
-        attempt = self._open
+        attempt = self._ledger.open
         if attempt is not None and attempt.outcome:
             if attempt.answer < 0:
                 self._look_into(attempt)
-            elif attempt.key is not None:
-                self._ledger.put(attempt.key, attempt.piece)
-        self._open = None
+            else:
+                self._ledger.enter(attempt)
+        self._ledger.open = None
 
     def _look_into(self, attempt: Attempt) -> None:
         """UDP may count a send and fail after that (ENOBUFS of a queueing discipline, EPERM of a firewall); then its
@@ -280,25 +289,27 @@ class ZeroCopySender:
                 raise
         except ValueError:  # another thread has closed it meanwhile
             return
+        self._finish()
+
+    def _finish(self) -> None:
         with self._entered(closed=True):
             if not self._closed:
                 self._abandon("was closed")
 
     def _abandon(self, how: str) -> None:
+        """The end. The ledger is held elsewhere, so that whatever comes between cannot free what it keeps."""
         self._closed = True
-        pieces, attempt = list(self._ledger.pieces.values()), self._open
-        if attempt is not None and attempt.outcome and attempt.answer >= 0 and attempt.key is not None:
-            pieces.append(attempt.piece)
-            self._ledger.next = (attempt.key + 1) & UINT32
-        _KEPT.extend(pieces)
+        pieces = self._ledger.end()
         with _REGISTRY:
-            _remember(self._cookie, self._ledger)
+            remember(self._cookie, self._ledger)
             if ATTACHED.get(self._cookie) is self:
                 del ATTACHED[self._cookie]
-        if pieces:
-            size = sum(piece.size for piece in pieces)
-            message = f"a ZeroCopySender {how} while {len(pieces)} sends were incomplete: {size} bytes are kept for good"
-            warnings.warn(message, ResourceWarning, stacklevel=3, source=self)
+        if not pieces:
+            HELD.discard(self._ledger)
+            return
+        size = sum(piece.size for piece in pieces)
+        message = f"a ZeroCopySender {how} while {len(pieces)} sends were incomplete: {size} bytes are kept for good"
+        warnings.warn(message, ResourceWarning, stacklevel=3, source=self)
 
     # ---- what it knows ----
 
@@ -310,8 +321,7 @@ class ZeroCopySender:
     @property
     def pending_bytes(self) -> int:
         """The memory that is kept for them. A piece counts whole, also if less of it was taken, and once for each send."""
-        with self._lock:
-            return sum(piece.size for piece in self._ledger.pieces.values())
+        return sum(piece.size for piece in self._ledger.pieces.copy().values())
 
     @property
     def copied(self) -> int:
@@ -331,9 +341,15 @@ class ZeroCopySender:
     # ---- checks ----
 
     def _entered(self, closed: bool = False) -> Any:
-        """The lock. A signal handler that comes back in here while its own thread is within would find things half done."""
+        """The lock. A signal handler that comes back in here while its own thread is within would find things half done.
+
+        On CPython 3.9 and PyPy a handler can raise between the end of a `with` block and its exit, which is then left out.
+        """
         if self._lock._is_owned():
-            raise RuntimeError("this sender is in use by the code that a signal handler interrupted")
+            if _is_within(self, sys._getframe(2)):
+                raise RuntimeError("this sender is in use by the code that a signal handler interrupted")
+            while self._lock._is_owned():
+                self._lock.release()
         if self._closed and not closed:
             raise ValueError("this sender is closed")
         return self._lock
@@ -350,6 +366,27 @@ class ZeroCopySender:
             raise RuntimeError("completions came that are not this sender's: somebody else sends with MSG_ZEROCOPY here")
 
 
+_LOCKING = {
+    method.__code__
+    for method in (
+        ZeroCopySender.is_free,
+        ZeroCopySender._attempt,
+        ZeroCopySender.read,
+        ZeroCopySender.wait,
+        ZeroCopySender._finish,
+    )
+}
+
+
+def _is_within(sender: ZeroCopySender, frame: FrameType | None) -> bool:
+    """Whether one of the sender's locking methods called what runs in ``frame``, or it itself is one."""
+    while frame is not None:
+        if frame.f_code in _LOCKING and frame.f_locals.get("self") is sender:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _forgetting(lent: dict[int, Any], number: int) -> Any:
     """What takes lent memory off the list when no view of it is left; the number may be another's by then."""
 
@@ -358,30 +395,3 @@ def _forgetting(lent: dict[int, Any], number: int) -> Any:
             del lent[number]
 
     return forget
-
-
-def _first_key(fd: int, name: int, first_key: int | None) -> int:
-    if first_key is not None:
-        return checked_int("first_key", first_key, least=0, most=UINT32)
-    if name not in _LEFT and lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"]) > 0:
-        raise ValueError("first_key must be told: SO_ZEROCOPY is set, so zero-copy sends may have been counted already")
-    return _LEFT.get(name, 0)
-
-
-def _set_option(fd: int) -> None:
-    answer = -errno.EOPNOTSUPP
-    if lib.lowsock_family(fd) in _FAMILIES:
-        answer = lib.lowsock_set_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"], 1)
-    if -answer in (errno.EOPNOTSUPP, errno.ENOPROTOOPT):
-        raise NotImplementedError(f"no zero-copy sends (SO_ZEROCOPY) on this socket: {os.strerror(-answer)}")
-    if answer < 0:
-        fail(answer)
-
-
-def _remember(name: int, ledger: Ledger) -> None:
-    _LEFT.pop(name, None)
-    if ledger.astray:
-        return
-    while len(_LEFT) >= _REMEMBERED:
-        del _LEFT[next(iter(_LEFT))]
-    _LEFT[name] = ledger.next

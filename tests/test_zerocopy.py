@@ -25,9 +25,7 @@ ZEROCOPY = constants.MSG_ZEROCOPY
 # ---- one send on the loopback ----
 
 
-@pytest.fixture(params=["udp", "tcp"])
-def two(request, udp_pair, tcp_pair):
-    return {"udp": udp_pair, "tcp": tcp_pair}[request.param]
+internet = pytest.mark.parametrize("pair", ("udp4", "udp6", "tcp4", "tcp6"), indirect=True)
 
 
 def drain(sock):
@@ -43,23 +41,25 @@ def drain(sock):
         taken += data
 
 
+@internet
 @pytest.mark.parametrize("size", [1, 1000, 60_000])
-def test_bytes_arrive_and_are_let_go(two, size):
+def test_bytes_arrive_and_are_let_go(pair, size):
     data = os.urandom(size)
-    with ZeroCopySender(two.a) as sender:
+    with ZeroCopySender(pair.a) as sender:
         sent = sender.send(data)
         assert (sent, sent.key) == (size, 0)
-        assert two.b.recv(size, socket.MSG_WAITALL if two.stream else 0) == data
+        assert pair.b.recv(size, socket.MSG_WAITALL if pair.stream else 0) == data
         assert sender.wait(5)
         assert (sender.pending, sender.pending_bytes, sender.next_key) == (0, 0, 1)
         assert sender.wait(0, key=0)
 
 
-def test_on_the_loopback_the_kernel_copies_and_says_so(two):
-    with ZeroCopySender(two.a) as sender:
+@internet
+def test_on_the_loopback_the_kernel_copies_and_says_so(pair):
+    with ZeroCopySender(pair.a) as sender:
         for _ in range(3):
             sender.send(b"x" * 100)
-        drain(two.b)
+        drain(pair.b)
         assert sender.wait(5)
         assert sender.copied == 3
         events = sender.read()
@@ -76,8 +76,9 @@ def test_adjacent_completions_are_merged(udp_pair):
     assert event[:3] == (0, 4, True)
 
 
-def test_lent_memory_arrives_whole_and_in_slices(two):
-    with ZeroCopySender(two.a) as sender:
+@internet
+def test_lent_memory_arrives_whole_and_in_slices(pair):
+    with ZeroCopySender(pair.a) as sender:
         memory = sender.buffer(10)
         assert (bytes(memory), memory.readonly) == (bytes(10), False)
         memory[:] = b"0123456789"
@@ -88,7 +89,7 @@ def test_lent_memory_arrives_whole_and_in_slices(two):
             (memory[:1].cast("c"), b"0"),
         ):
             assert sender.send(part) == len(data)
-            assert two.b.recv(10) == data
+            assert pair.b.recv(10) == data
         assert sender.wait(5)
         assert sender.is_free(memory)
 
@@ -148,10 +149,11 @@ def test_lent_memory_ends_with_its_last_view(udp_pair):
         assert not sender._lent
 
 
-def test_an_empty_message_is_not_counted(two):
-    with ZeroCopySender(two.a) as sender:
+@internet
+def test_an_empty_message_is_not_counted(pair):
+    with ZeroCopySender(pair.a) as sender:
         assert [(int(sent), sent.key) for sent in (sender.send(b""), sender.send(b"x"))] == [(0, None), (1, 0)]
-        drain(two.b)
+        drain(pair.b)
         assert sender.wait(5)
 
 

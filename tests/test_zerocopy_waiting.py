@@ -8,6 +8,8 @@ import socket
 import sys
 import threading
 import time
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -178,6 +180,7 @@ def raising(*_):
     raise Interrupted
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # PyPy: a finalizer may swallow it
 def test_handlers_that_raise_lose_no_piece_and_no_completion(udp_pair):
     """After any number of interruptions each send that the kernel counted has been counted here, and is complete."""
     before = signal.signal(signal.SIGALRM, raising)
@@ -224,10 +227,28 @@ def test_a_handler_interrupts_a_send_that_waits(ends):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_handler_that_comes_back_in_is_refused(udp_pair):
+def test_a_handler_that_comes_back_in_is_refused(udp_pair, monkeypatch):
+    errors = []
     with ZeroCopySender(udp_pair.a) as sender:
-        with sender._lock:
+
+        def come_back(fd):
             for call in (lambda: sender.send(b"x"), sender.wait, sender.read, sender.close):
-                with pytest.raises(RuntimeError, match="signal handler"):
+                with pytest.raises(RuntimeError, match="signal handler") as caught:
                     call()
+                errors.append(caught.value)
+
+        monkeypatch.setattr(sender, "_slot", types.SimpleNamespace(fill=come_back))
+        assert sender.read() == []
+        monkeypatch.undo()
+        assert len(errors) == 4
         assert sender.send(b"x").key == 0
+
+
+def test_a_lock_that_an_exception_left_behind_is_let_go(udp_pair):
+    with ZeroCopySender(udp_pair.a) as sender:
+        for _ in range(2):
+            sender._lock.acquire()
+        assert sender.send(b"x").key == 0
+        assert not sender._lock._is_owned()
+        with ThreadPoolExecutor() as pool:
+            assert pool.submit(sender.send, b"y").result(5).key == 1
