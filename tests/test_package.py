@@ -21,16 +21,15 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports point down: a module imports from the rows under its own, never from its own row or one above.
 LAYERS = (
+    ("__main__",),
+    ("_mainjob", "_probes"),
+    ("_probes_error", "_probes_ip", "_probes_other", "_probes_unix"),
+    ("_probing",),
+    ("_loopback",),
     ("errqueue",),
     ("_zerocopy",),
     ("_inflight",),
     ("_errqueue",),
-    ("__main__",),
-    ("_mainjob", "_probes"),
-    ("_probes_error",),
-    ("_probes_ip", "_probes_other", "_probes_unix"),
-    ("_probing",),
-    ("_loopback",),
     ("peer",),
     ("_peer",),
     ("__init__",),

@@ -6,13 +6,13 @@ import json
 import platform
 import re
 import socket
-import struct
 import subprocess
 import sys
+import time
 
 import pytest
 
-from lowsock import _loopback, _probes, _probes_ip, _probing
+from lowsock import _loopback, _probes, _probes_ip, _probing, cmsg
 
 LINUX = sys.platform.startswith("linux")
 linux = pytest.mark.skipif(not LINUX, reason="the features are Linux's")
@@ -22,6 +22,7 @@ SINCE_4_18 = {
     "close-on-exec at once",
     "credentials",
     "peer credentials",
+    "peer groups",
     "abstract names",
     "seqpacket",
     "timestamps (SO_TIMESTAMP)",
@@ -48,8 +49,18 @@ WITH_IPV6 = {
     "traffic class and ECN, IPv6",
     "original destination, IPv6",
     "error queue, IPv6",
+    "IPv4 on an IPv6 socket",
+    "fragment size, IPv6",
 }
-SINCE_6_14 = {"pidfds", "peer pidfd", "mark, received", "priority", "segmentation offload, receiving", "zero copy"}
+SINCE_6_14 = {
+    "pidfds",
+    "peer pidfd",
+    "mark, received",
+    "priority",
+    "transmit timestamp key",
+    "segmentation offload, receiving",
+    "zero copy",
+}
 PRIVILEGED = {"mark, sent", "packet sockets"}
 CAP_NET_ADMIN, CAP_NET_RAW, PR_CAPBSET_DROP = 12, 13, 24
 
@@ -183,18 +194,22 @@ def test_a_family_that_the_interpreter_lacks_is_told():
 
 def test_a_control_message_that_does_not_come_is_told():
     with pytest.raises(_loopback.Missing, match="no SCM_RIGHTS message came"):
-        _probing.payload([], "SCM_RIGHTS")
+        _probing.came([], cmsg.Rights)
 
 
 def test_a_number_that_changed_on_its_way_is_told():
     with pytest.raises(_loopback.Missing, match="sent 7, received 8"):
-        _probes_ip._number(7)((8).to_bytes(4, sys.byteorder), None)
+        _probes_ip._number("hops", 7)(cmsg.TTL(hops=8), None)
 
 
-@pytest.mark.parametrize("seconds", [0, 2**40])
+@pytest.mark.parametrize("seconds", [None, 0, 2**40])
 def test_a_timestamp_of_another_time_is_none(seconds):
     with pytest.raises(_loopback.Missing):
-        _probes_ip.age(struct.pack("=qq", seconds, 0), 1e-9)
+        _probing.age(seconds and seconds * 10**9)
+
+
+def test_the_age_of_a_timestamp_is_in_microseconds():
+    assert 10**6 <= _probing.age(time.time_ns() - 10**9) < 60 * 10**6
 
 
 @pytest.mark.parametrize("limit", [200, 1024])
