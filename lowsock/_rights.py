@@ -26,7 +26,7 @@ from lowsock._sending import transmit
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any, NoReturn, SupportsIndex, overload
 
     from lowsock._types import Address, Ancillary, Buffer, CData, HasFileno, Socket
@@ -101,6 +101,10 @@ class OwnedFds(Sequence[int]):
     def __getitem__(self, i: Any) -> Any:
         own = range(len(self))[i]  # what list says of an index, this says of it as well
         return self._lent(own) if isinstance(own, int) else [self._lent(at) for at in own]
+
+    def __iter__(self) -> Iterator[int]:
+        for at in range(len(self)):  # Sequence's own takes any IndexError for the end, a signal handler's too
+            yield self._lent(at)
 
     def _lent(self, at: int) -> int:
         fd: int = self._slots.fds[at]

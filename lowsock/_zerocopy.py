@@ -53,7 +53,8 @@ class ZeroCopySender:
     this socket leads here. Nobody else may send with MSG_ZEROCOPY on it; if numbers of other sends come, nothing is
     released any more and a `RuntimeError` says so. The socket stays yours: close the sender first, then the socket.
 
-    Threads may share a sender. A context manager: leaving it closes it, which waits. See send(2), socket(7).
+    Threads may share a sender. A context manager: leaving it closes it, and waits if no exception was raised. See send(2),
+    socket(7).
     """
 
     _open: Attempt | None = None
@@ -89,8 +90,8 @@ class ZeroCopySender:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(None if kind is None else 0)
 
     def __del__(self) -> None:
         if not self._closed:
@@ -202,8 +203,8 @@ class ZeroCopySender:
     def read(self, limit: int = LIMIT) -> list[Event]:
         """The events that came, completions among them, at most ``limit``; it never waits.
 
-        Completions of adjacent sends are merged if they say the same. If more than 16384 events wait to be read, the
-        oldest are lost, and counted by ``dropped``. See `lowsock.errqueue.read`.
+        Completions of adjacent sends are merged if they say the same, under the first's ``ancdata``. If more than 16384
+        events wait to be read, the oldest are lost, and counted by ``dropped``. See `lowsock.errqueue.read`.
         """
         limit = checked_int("limit", limit, least=1)
         with self._entered(closed=True):
@@ -314,7 +315,7 @@ class ZeroCopySender:
 
     @property
     def copied(self) -> int:
-        """How many complete sends the kernel copied; those that were sent as plain copies are among them."""
+        """How many complete sends the kernel copied, as far as it tells; those sent as plain copies are among them."""
         return self._ledger.copied + self._plain
 
     @property

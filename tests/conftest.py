@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Callable, NamedTuple
@@ -224,9 +225,18 @@ class Namespace:
             end.ip("link", "set", name, "mtu", str(mtu), "up")
 
     def address(self, interface: str, *addresses: str) -> None:
-        """Gives ``interface`` addresses, each with its prefix length, that may be used at once."""
+        """Gives ``interface`` addresses, each with its prefix length, that can be used from now on."""
         for address in addresses:
             self.ip("addr", "add", address, "dev", interface, *(("nodad",) if ":" in address else ("brd", "+")))
+        for address in addresses:
+            self._settle(address.split("/")[0])
+
+    def _settle(self, host: str) -> None:
+        """Waits for the route to an IPv6 address of ours, which the kernel makes later, in a worker of its own."""
+        deadline = time.monotonic() + 10
+        command = ["ip", "-n", self.name, "-6", "route", "show", "table", "local", host]
+        while ":" in host and not subprocess.run(command, capture_output=True, check=False).stdout:
+            assert time.monotonic() < deadline, f"{host} cannot be used yet"
 
     def sysctl(self, name: str, value: str) -> None:
         with self, open(f"/proc/sys/net/{name}", "w", encoding="ascii") as file:

@@ -30,6 +30,15 @@ LAYERS = (
     ("_zerocopy",),
     ("_inflight",),
     ("_errqueue",),
+    ("cmsg",),
+    ("cmsg._options",),
+    ("cmsg._portable",),
+    ("cmsg._ipv6",),
+    ("cmsg._errors", "cmsg._ip", "cmsg._times"),
+    ("cmsg._questions",),
+    ("cmsg._alg", "cmsg._netlink", "cmsg._packet", "cmsg._socket", "cmsg._tcp", "cmsg._tls", "cmsg._udp"),
+    ("cmsg._fields",),
+    ("cmsg._base",),
     ("peer",),
     ("_peer",),
     ("__init__",),
@@ -63,7 +72,9 @@ SIGNATURES = {
 
 
 def module_of(path):
-    return path.stem
+    """The name of a module within the package; a subpackage goes by its own."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
 def tree(path):
@@ -132,7 +143,7 @@ def test_only_one_module_imports_the_compiled_one():
 
 
 def test_the_public_modules_do_not_see_the_compiled_one():
-    public = [path for path in SOURCES if not module_of(path).startswith("_") or module_of(path) == "__init__"]
+    public = [path for path in SOURCES if "_" not in {part[0] for part in module_of(path).split(".")} or path.stem == "__init__"]
     assert [module_of(path) for path in public if "_ffi" in imported(path)] == []
 
 

@@ -371,12 +371,16 @@ def closed_number():
     return fd
 
 
+def named():
+    return tempfile.NamedTemporaryFile()
+
+
 REFUSED = {
     "a closed number": (closed_number, ValueError, r"fds\[1\] is closed: there is no descriptor \d+"),
     "a negative number": (lambda: -1, ValueError, r"fds\[1\] is closed"),
     "a closed socket": (lambda: closed(socket.socket()), ValueError, r"fds\[1\] is closed"),
-    "a closed file": (lambda: closed(open(os.devnull)), ValueError, r"fds\[1\] is closed"),
-    "a closed wrapper": (lambda: closed(tempfile.NamedTemporaryFile()), ValueError, r"fds\[1\] is closed"),
+    "a closed file": (lambda: closed(os.fdopen(os.dup(0))), ValueError, r"fds\[1\] is closed"),
+    "a closed wrapper": (lambda: closed(named()), ValueError, r"fds\[1\] is closed"),
     "a closed epoll": (lambda: closed(select.epoll()), ValueError, r"fds\[1\] is closed"),
     "a bool": (lambda: True, TypeError, r"fds\[1\] must be an int .* not bool"),
     "a str": (lambda: "0", TypeError, r"fds\[1\] must be an int .* not str"),

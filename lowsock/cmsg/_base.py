@@ -223,9 +223,13 @@ def decode(ancdata: Iterable[Any]) -> list[ControlMessage]:
             if type(item) is tuple:
                 level, kind, data = item
                 cls, size, by_size = entries.get(level, _NONE).get(kind, _ANY)
-                if type(data) is bytes and by_size:
-                    messages.append(new(cls if len(data) == size else _fitting(by_size, len(data)), item))
-                    continue
+                if type(data) is bytes:
+                    if len(data) == size:
+                        messages.append(new(cls, item))
+                        continue
+                    if by_size:
+                        messages.append(new(_fitting(by_size, len(data)), item))
+                        continue
             messages.append(_other(len(messages), item))
         return messages
     except (TypeError, ValueError) as error:

@@ -117,15 +117,89 @@ static void check(struct lowsock_reply *reply, int answer, int most)
     EXPECT(answer < LOWSOCK_SAME ? answer <= DATA : answer <= LOWSOCK_SAME + DATA && reply->same >= 0);
 }
 
+/* ---- descriptors that come to stand in slots ---- */
+
+enum { SLOTS = 20 };
+
+static struct lowsock_owned *new_slots(int size)
+{
+    struct lowsock_owned *owned = exactly(sizeof *owned + (size_t)size * sizeof *owned->fds);
+
+    memset(owned, 0, sizeof *owned);
+    owned->size = size;
+    owned->pidfd = -1;
+    owned->ours = 1;
+    return owned;
+}
+
+/* How often a number is among those that came, or that were closed. */
+static int times(const int *numbers, int count, int fd)
+{
+    int found = 0;
+
+    while (count > 0)
+        found += numbers[--count] == fd;
+    return found;
+}
+
+static int times_below_zero(const int *numbers, int count)
+{
+    int found = 0;
+
+    while (count > 0)
+        found += numbers[--count] < 0;
+    return found;
+}
+
+/* Every descriptor that came is in a slot or closed, and no other is. Those below zero are none. */
+static void check_slots(const struct lowsock_reply *reply, const struct lowsock_owned *owned, int total)
+{
+    int i;
+
+    EXPECT(reply->fd_count == 0 && owned->count <= owned->size && owned->pidfd < owned->count);
+    EXPECT(owned->count - (owned->pidfd >= 0) < owned->size); /* the last one is for a pidfd */
+    for (i = 0; i < total; i++) {
+        int fd = reply->fds[i];
+        int came = fd < 0 ? 0 : times(reply->fds, total, fd);
+
+        EXPECT(came == times(closed, closed_count, fd) + (fd < 0 ? 0 : times(owned->fds, owned->count, fd)));
+    }
+    for (i = 0; i < closed_count; i++)
+        EXPECT(times(reply->fds, total, closed[i]) > 0);
+}
+
+static void check_rights(struct lowsock_reply *reply, struct lowsock_owned *owned, int answer)
+{
+    size_t numbers;
+    size_t i;
+    int total;
+
+    if (answer > -LOWSOCK_MORE) {
+        EXPECT(answer < 0 && owned->count == 0 && closed_count == 0);
+        return;
+    }
+    numbers = numbers_in(reply, answer);
+    for (i = LOWSOCK_INFO; i < numbers; i += LOWSOCK_ROW)
+        EXPECT(reply->info[i] != SOL_SOCKET || reply->info[i + 1] != SCM_RIGHTS);
+    (void)numbers_in(reply, lowsock_parse(reply, kernel.filled)); /* notes the same descriptors once more */
+    total = (int)reply->info[3];
+    check_slots(reply, owned, total);
+    EXPECT(!(kernel.asked & MSG_PEEK) || closed_count == total - times_below_zero(reply->fds, total));
+    (void)lowsock_owned_close(owned);
+    (void)lowsock_owned_close(owned);
+    check_slots(reply, owned, total);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     struct input input = {bytes, size};
-    unsigned which = (unsigned)take(&input, 1) % 5;
+    unsigned which = (unsigned)take(&input, 1) % 6;
     size_t control_room = (size_t)take(&input, 2) % 2048;
     long long control_size = (long long)(control_room + take(&input, 1) % 2) - (long long)(take(&input, 1) % 2);
     int flags = (int)take(&input, 4);
     int most = (int)take(&input, 1);
     struct lowsock_reply reply = new_reply(DATA, control_room);
+    struct lowsock_owned *owned = new_slots(1 + most % SLOTS);
     int answer;
 
     reply.same = (long long)(take(&input, 6)) - 1;
@@ -141,9 +215,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         answer = lowsock_recvmsg(&reply, -1, DATA, control_size, flags);
     else if (which == 2)
         answer = lowsock_recv_fds(&reply, -1, DATA, control_size, most, flags);
+    else if (which == 5)
+        answer = lowsock_recv_rights(&reply, -1, DATA, control_size, flags, owned);
     else
         answer = scatter(&reply, (size_t)most % (BUFFERS + 1), which == 3 ? control_size : 0, flags);
-    check(&reply, answer, which == 2 ? most : -1);
+    if (which == 5)
+        check_rights(&reply, owned, answer);
+    else
+        check(&reply, answer, which == 2 ? most : -1);
+    free(owned);
     drop_reply(&reply);
     return 0;
 }

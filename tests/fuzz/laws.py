@@ -8,7 +8,9 @@ import copy
 import pickle
 
 import lowsock.cmsg
+import lowsock.constants
 from lowsock._ancillary import parse
+from lowsock._errqueue import to_event
 from lowsock.cmsg import ControlMessage, arrival, decode
 from lowsock.cmsg._base import _ENTRIES, row_of
 
@@ -103,6 +105,14 @@ def check_message(message, raw):
     check_from_data(*raw)
 
 
+def check_event(triples):
+    """As an error queue's entry they are an event, whose fields and repr can be read."""
+    event = to_event((b"data", triples, lowsock.constants.MSG_ERRQUEUE, None))
+    assert event.ancdata == triples
+    check_fields(event)
+    assert repr(event).startswith(type(event).__name__)
+
+
 def check_decoder(triples):
     """`decode` takes any three-tuples, keeps all of them, and what it makes of them has no surprises."""
     messages = decode(triples)
@@ -112,6 +122,7 @@ def check_decoder(triples):
     again = decode(messages)
     assert [(type(each), each) for each in again] == [(type(each), each) for each in messages]
     assert arrival(messages) == arrival(triples)
+    check_event(triples)
 
 
 def check_control(control):

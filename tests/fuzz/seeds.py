@@ -61,12 +61,12 @@ def kernel(call, control, *, failures=0, failure=b"\1", room=2047, flags=0, told
 
 def kernels():
     inet = struct.pack("=H", socket.AF_INET) + bytes(14)
-    yield from ((f"{call}-{name}", kernel(call, control)) for call in (1, 2, 3) for name, control in CONTROL.items())
-    yield from ((f"{call}-plain", kernel(call, b"")) for call in range(5))
-    yield from ((f"{call}-from", kernel(call, b"", name=inet)) for call in range(5))
-    yield from ((f"{call}-refused", kernel(call, WHOLE["descriptors"], failures=1)) for call in range(5))
-    yield from ((f"{call}-failed", kernel(call, b"", failures=2, failure=b"\0\0\x0a")) for call in range(5))
-    yield from ((f"{call}-more", kernel(call, WHOLE["error"], told=0x28, n=2**31 - 1, name=inet)) for call in range(5))
+    yield from ((f"{call}-{name}", kernel(call, control)) for call in (1, 2, 3, 5) for name, control in CONTROL.items())
+    yield from ((f"{call}-plain", kernel(call, b"")) for call in range(6))
+    yield from ((f"{call}-from", kernel(call, b"", name=inet)) for call in range(6))
+    yield from ((f"{call}-refused", kernel(call, WHOLE["descriptors"], failures=1)) for call in range(6))
+    yield from ((f"{call}-failed", kernel(call, b"", failures=2, failure=b"\0\0\x0a")) for call in range(6))
+    yield from ((f"{call}-more", kernel(call, WHOLE["error"], told=0x28, n=2**31 - 1, name=inet)) for call in range(6))
     yield "more-control-than-room", kernel(2, WHOLE["both-kinds"], room=40)
 
 
