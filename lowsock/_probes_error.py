@@ -32,7 +32,7 @@ def _events(sock: socket.socket, kind: type[E], count: int = 1) -> list[E]:
         events += errqueue.read(sock)
     for event in events:
         if not isinstance(event, kind):
-            raise Missing(f"a {type(event).__name__} came, not a {kind.__name__}")
+            raise Missing(f"{type(event).__name__} came, not {kind.__name__}")
     return events
 
 

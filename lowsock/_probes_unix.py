@@ -64,11 +64,11 @@ def _peer_credentials(sockets: Sockets) -> str:
 
 
 def _identity(who: cmsg.Credentials | peer.PeerCredentials) -> str:
-    """macOS tells no process."""
+    """macOS tells no process of a peer."""
     pid, uid, gid = who.pid, who.uid, who.gid
-    if (pid or os.getpid(), uid, gid) != (os.getpid(), os.geteuid(), os.getegid()):
+    if pid not in (None, os.getpid()) or (uid, gid) != (os.geteuid(), os.getegid()):
         raise Missing(f"process {os.getpid()} was taken for process {pid} of user {uid} and group {gid}")
-    return f"process {pid or 'not told'}, user {uid}, group {gid}"
+    return f"process {'not told' if pid is None else pid}, user {uid}, group {gid}"
 
 
 def _peer_groups(sockets: Sockets) -> str:
