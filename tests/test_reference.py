@@ -16,7 +16,7 @@ PAGE = (DOCS / "reference-cmsg.md").read_text(encoding="utf-8")
 MAIN = (DOCS / "reference.md").read_text(encoding="utf-8")
 
 ROW = re.compile(r"^\| `(\w+)\(([^)]*)\)` \| (.*) \|$", re.MULTILINE)
-ROWS = {name: (fields.split(", "), rest.split(" | ")) for name, fields, rest in ROW.findall(PAGE)}
+ROWS = {name: (fields.split(", "), [cell.strip() for cell in rest.split("|")]) for name, fields, rest in ROW.findall(PAGE)}
 MEASURED = re.compile(r"^(?:struct .*|u\d+\[\d+\]|int), (\d+)")
 ELSEWHERE = {"Creds", "Creds2", "DstAddr", "RecvIf"}  # of FreeBSD and macOS: not here on Linux
 

@@ -9,9 +9,7 @@ import sys
 import time
 
 from lowsock import cmsg, errqueue, sendmsg
-from lowsock.constants import IP_RECVERR, IPPROTO_IP, IPPROTO_IPV6, IPV6_RECVERR
 
-RECVERR = {socket.AF_INET: (IPPROTO_IP, IP_RECVERR), socket.AF_INET6: (IPPROTO_IPV6, IPV6_RECVERR)}
 TIME_EXCEEDED = {(errqueue.Origin.ICMP, 11), (errqueue.Origin.ICMP6, 3)}  # by a router on the way
 PORT = 33434  # and those after it: one for each probe, where nobody listens
 HOPS = 30
@@ -35,7 +33,7 @@ def probe(sock, destination, hops):
 def trace(family, host, first_port=PORT):
     """Yields for each hop its number, what came back (None: nothing), and after how many seconds."""
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.setsockopt(*RECVERR[family], 1)
+        cmsg.enable(sock, cmsg.ExtendedError)
         for hops in range(1, HOPS + 1):
             event, seconds = probe(sock, (host, first_port + hops), hops)
             yield hops, event, seconds

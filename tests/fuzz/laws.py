@@ -45,8 +45,11 @@ def expected(level, kind, size):
     by_size = classes(level, kind)
     if size in by_size:
         return by_size[size]
-    cls = by_size.get(None, ControlMessage)
-    return cls if cls is ControlMessage or size >= row_of(cls).least else ControlMessage
+    cls = by_size.get(None)
+    if cls is None:
+        return ControlMessage
+    row = row_of(cls)
+    return cls if size in range(row.least, size + 1, row.step) else ControlMessage
 
 
 def public(cls):
