@@ -13,6 +13,7 @@ from lowsock import _address, _ancillary
 from lowsock._calling import MORE, MSG_DONTWAIT, MSG_ERRQUEUE, NOT_YET, checked_int, fail, target
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
+from lowsock._patience import Patience
 from lowsock._reply import CONTROL, DATA, Reply, give, take
 from lowsock.cmsg._base import ControlMessage, decode
 from lowsock.cmsg._errors import ExtendedError, Origin
@@ -179,6 +180,19 @@ def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
     fd = target(sock)[0]
     reader = ATTACHED.get(cookie(fd)) if ATTACHED else None
     return _read(fd, limit) if reader is None else reader.read(limit)
+
+
+def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -> list[Event]:
+    """Waits until the error queue of ``sock`` has events, at most ``timeout`` seconds; returns what `read` then returns.
+
+    The list is empty when the time is up. The timeout of the socket itself does not count here. Data that arrives
+    meanwhile wakes nobody, and an error that is pending without an event does not make it spin. Raises what `read` raises.
+    """
+    patience = Patience(timeout)
+    while True:
+        events = read(sock, limit)
+        if events or not patience.wait(target(sock)[0], 0, news=False):
+            return events
 
 
 def cookie(fd: int) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory that the kernel reads after a send: the count of zero-copy sends, one send, and waiting. See send(2), MSG_ZEROCOPY.
+"""Memory that the kernel reads after a send: the count of zero-copy sends, and one send. See send(2), MSG_ZEROCOPY.
 
 The kernel counts a socket's zero-copy sends from 0 and tells the numbers when it is done with their memory. `Ledger` keeps
 the same count: a piece of memory is released by its number alone, so the count must never be off.
@@ -8,11 +8,8 @@ the same count: a piece of memory is released by its number alone, so the count 
 from __future__ import annotations
 
 import errno
-import math
 import os
-import select
 import socket
-import time
 from typing import TYPE_CHECKING, Any
 
 from lowsock._ancillary import SOL_SOCKET, Control
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 
 MSG_ZEROCOPY = CONSTANTS.get("MSG_ZEROCOPY", 0)
 _HALF = 2**31
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 
 
 class Sent(int):
@@ -44,6 +40,8 @@ class Sent(int):
 
     def __repr__(self) -> str:
         return f"Sent({int(self)}, key={self.key})"
+
+    __str__ = int.__repr__
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sent, (int(self), self.key)
@@ -143,31 +141,6 @@ class Attempt:
     @property
     def answer(self) -> int:
         return self.outcome[0]
-
-
-class Patience:
-    """Waits for a descriptor until a deadline. Others may take the event that it waits for, so no wait is long."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
-        self._pause = _FIRST_PAUSE
-        self._woken = False
-
-    def wait(self, fd: int, events: int, news: bool) -> bool:
-        """Whether there was time left. A state that wakes poll(2) again and again, with no news, is slept through."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            return False
-        if news:
-            self._woken, self._pause = False, _FIRST_PAUSE
-        if self._woken:
-            time.sleep(min(left, self._pause))
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-            return True
-        poll = select.poll()
-        poll.register(fd, events)
-        self._woken = bool(poll.poll(math.ceil(min(left, _LONGEST_PAUSE) * 1000)))
-        return True
 
 
 # ---- sockets and their senders ----

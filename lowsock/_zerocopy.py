@@ -31,13 +31,13 @@ from lowsock._inflight import (
     Attempt,
     Ledger,
     Message,
-    Patience,
     Piece,
     Sent,
     first_number,
     remember,
     set_option,
 )
+from lowsock._patience import Patience
 from lowsock._reply import CONTROL, DATA, Reply
 from lowsock.cmsg._fields import UINT32
 
@@ -68,10 +68,12 @@ class ZeroCopySender:
 
     _closed = True  # until it is whole
 
-    def __init__(self, sock: Socket, *, first_key: int | None = None) -> None:
-        """Sets SO_ZEROCOPY. ``first_key``: what the socket's next zero-copy send counts as. The count starts at 0 and is
-        remembered from sender to sender; only where a socket has SO_ZEROCOPY set already, and no sender is known to have
-        done it, must it be told. (An accepted socket inherits the option from the listener, but not the count: 0.)
+    def __init__(self, sock: Socket, *, timeout: float | None = None, first_key: int | None = None) -> None:
+        """Sets SO_ZEROCOPY. ``timeout``: the seconds that leaving a ``with`` waits, None for as long as it takes.
+
+        ``first_key``: what the socket's next zero-copy send counts as. The count starts at 0 and is remembered from sender
+        to sender; only where a socket has SO_ZEROCOPY set already, and no sender is known to have done it, must it be
+        told. (An accepted socket inherits the option from the listener, but not the count: 0.)
 
         Raises `NotImplementedError` where the kernel (Linux 4.14; UDP: 5.0) or this kind of socket lacks it; `ValueError`
         where a sender is on this socket, or ``first_key`` is wanted.
@@ -79,7 +81,7 @@ class ZeroCopySender:
         fd = target(sock)[0]
         if not MSG_ZEROCOPY:
             raise NotImplementedError("this platform has no zero-copy sends (MSG_ZEROCOPY)")
-        self._sock = sock
+        self._sock, self._timeout = sock, timeout
         self._cookie = cookie(fd)
         self._lock: Any = threading.RLock()
         self._slot = Slot(Reply(DATA, CONTROL))
@@ -100,7 +102,7 @@ class ZeroCopySender:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.close(None if kind is None else 0)
+        self.close(self._timeout if kind is None else 0)
 
     def __del__(self) -> None:
         if not self._closed:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The error queue of a socket as typed events, and a sender that lets the kernel read our memory.
 
-`read` empties a queue: ICMP and local errors, transmit timestamps, zero-copy completions, missed transmit times.
+`read` empties a queue, `wait` waits until there is something in it: ICMP and local errors, transmit timestamps, zero-copy
+completions, missed transmit times.
 `ZeroCopySender` sends by MSG_ZEROCOPY and keeps the memory until the kernel is done with it. Linux only. See recvmsg(2),
 ip(7), ipv6(7), socket(7).
 """
@@ -17,6 +18,7 @@ from lowsock._errqueue import (
     UnknownEvent,
     ZeroCopyCompletion,
     read,
+    wait,
 )
 from lowsock._inflight import Sent
 from lowsock._zerocopy import ZeroCopySender
@@ -36,4 +38,5 @@ __all__ = [
     "ZeroCopyCompletion",
     "ZeroCopySender",
     "read",
+    "wait",
 ]

@@ -287,3 +287,9 @@ def test_what_a_users_number_raises_comes_out_unchanged(error):
     with pytest.raises(type(error), match=r"^mine$") as raised:
         cmsg.decode([(Level(), 1, b"")])
     assert raised.value is error
+
+
+def test_find_is_the_first_of_a_class_or_question():
+    ancdata = [cmsg.TOS(dscp=1), (0, 2, bytes([7, 0, 0, 0])), cmsg.TTL(hops=9)]
+    assert cmsg.find(ancdata, cmsg.TTL) == cmsg.find(iter(ancdata), cmsg.HopCount) == (0, 2, bytes([7, 0, 0, 0]))
+    assert cmsg.find(ancdata, cmsg.PktInfo) is None

@@ -329,3 +329,20 @@ def test_one_socket_may_be_asked_by_many_threads(udp):
         thread.join()
     assert sizes == [cmsg.space(cmsg.TTL, cmsg.TOS)] * 8
     assert (option(udp, "IP_RECVTTL"), option(udp, "IP_RECVTOS")) == (1, 1)
+
+
+@linux
+def test_times_that_exclude_each_other_are_refused(udp):
+    with pytest.raises(ValueError, match="SO_TIMESTAMP and SO_TIMESTAMPNS exclude each other"):
+        cmsg.enable(udp, cmsg.Timestamp, cmsg.ReceiveTime)
+    assert (option(udp, "SO_TIMESTAMP"), option(udp, "SO_TIMESTAMPNS")) == (0, 0)
+
+
+@linux
+@pytest.mark.parametrize(("stands", "asked"), [("SO_TIMESTAMP", cmsg.TimestampNs), ("SO_TIMESTAMPNS", cmsg.Timestamp)])
+def test_a_refusal_leaves_the_option_that_was_cleared_on_the_way(udp, stands, asked):
+    udp.setsockopt(constants.SOL_SOCKET, getattr(constants, stands), 1)
+    with pytest.raises(NotImplementedError):
+        cmsg.enable(udp, asked, asked, cmsg.Inq)
+    assert option(udp, stands) == 1
+    assert option(udp, row_of(asked).option) == 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """When datagrams really left: transmit timestamps from the error queue (Linux)."""
 
-import select
 import socket
+import sys
 import time
 
 from lowsock import cmsg, errqueue, sendmsg
@@ -12,10 +12,9 @@ FLAGS = cmsg.TimestampingFlags
 
 def events(sock, count):
     """So many events of the error queue, waited for."""
-    found, waiting = [], select.poll()
-    waiting.register(sock, 0)  # POLLERR needs no asking
-    while len(found) < count and waiting.poll(1000):
-        found += errqueue.read(sock)
+    found = []
+    while len(found) < count:
+        found += errqueue.wait(sock, timeout=1) or sys.exit("the kernel did not say")
     return found
 
 

@@ -3,7 +3,6 @@
 
 import errno
 import os
-import select
 import socket
 import sys
 import time
@@ -20,11 +19,8 @@ def probe(sock, destination, hops):
     """Sends one datagram that may pass so many hops less one, and waits for what the last of them says of it."""
     begin = time.monotonic()
     sendmsg(sock, [b"probe"], [cmsg.towards(destination, cmsg.HopCount, hops=hops)], 0, destination)
-    waiting = select.poll()
-    waiting.register(sock, 0)  # POLLERR needs no asking
     while (left := begin + SECONDS - time.monotonic()) > 0:
-        waiting.poll(left * 1000)
-        for event in errqueue.read(sock):
+        for event in errqueue.wait(sock, left):
             if isinstance(event, errqueue.IcmpError) and event.destination[1] == destination[1]:
                 return event, time.monotonic() - begin
     return None, SECONDS

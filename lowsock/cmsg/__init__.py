@@ -41,7 +41,7 @@ from lowsock.cmsg._ipv6 import (
 from lowsock.cmsg._netlink import NetlinkPktInfo
 from lowsock.cmsg._options import enable, space
 from lowsock.cmsg._packet import Auxdata, PacketStatus
-from lowsock.cmsg._portable import Arrival, arrival, towards
+from lowsock.cmsg._portable import Arrival, arrival, find, towards
 from lowsock.cmsg._questions import ECN, HopCount, LocalAddress, OriginalDestination, ReceiveTime, TrafficClass
 from lowsock.cmsg._socket import Credentials, Creds, Creds2, Drops, Mark, PidFd, Priority, Rights, Security, WifiStatus
 from lowsock.cmsg._tcp import Inq
@@ -130,6 +130,7 @@ __all__ = [
     "arrival",
     "decode",
     "enable",
+    "find",
     "register",
     "space",
     "towards",

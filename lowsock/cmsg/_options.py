@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_FDS = 253  # Linux: SCM_MAX_FD
 _V6ONLY = socket.IPPROTO_IPV6, CONSTANTS["IPV6_V6ONLY"]
+_EXCLUSIVE = {"SO_TIMESTAMP", "SO_TIMESTAMPNS"}  # setting either clears the other
 _LACKING = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -44,21 +45,25 @@ def enable(sock: Socket, *classes: Kind, fds: int = 0, timestamping: int = RECEI
     """Sets the socket options that make messages of ``classes`` arrive; returns the ``ancbufsize`` that holds them.
 
     A question is put as the socket's family has it, on a dual-stack IPv6 socket for both families. ``timestamping`` is
-    added to the flags that `Timestamping` has on this socket. All are set or none.
+    added to the flags that `Timestamping` has on this socket. All are set or none. (To ask for what arrives elsewhere, on
+    the error queue or in `lowsock.recv_rights`, is as good: the size is then of no use.)
 
     Raises `NotImplementedError` naming the option that the platform or the running kernel lacks, for this kind of socket
-    at least; `ValueError` for a class that is only ever sent; `OSError` as the kernel says it. See setsockopt(2).
+    at least; `ValueError` for a class that is only ever sent, and for `Timestamp` with `TimestampNs`, of which a socket
+    has one; `OSError` as the kernel says it. See setsockopt(2).
     """
     size = space(*classes, fds=fds)
     fd = target(sock)[0]
     wanted = [answer for cls in classes for answer in _asked(fd, cls)]
-    before: list[tuple[int, int, int]] = []
+    if len(_EXCLUSIVE.intersection(row_of(cls).option for cls in wanted)) > 1:
+        raise ValueError(f"classes: {' and '.join(sorted(_EXCLUSIVE))} exclude each other")
+    before: dict[tuple[int, int], int] = {}
     try:
         for cls in wanted:
-            before += _set(fd, cls, timestamping)
+            _set(fd, cls, timestamping, before)
     except BaseException:
-        for level, option, value in reversed(before):
-            lib.lowsock_set_option(fd, level, option, value)
+        for (level, option), value in sorted(before.items(), key=lambda item: item[1] != 0):
+            lib.lowsock_set_option(fd, level, option, value)  # zeros first: they clear an exclusive option's twin, too
         raise
     return size
 
@@ -81,24 +86,26 @@ def _asked(fd: int, cls: Kind) -> list[Kind]:
     return list(dict.fromkeys(asked))
 
 
-def _set(fd: int, cls: Kind, timestamping: int) -> list[tuple[int, int, int]]:
-    """Sets the option of one class; returns level, option and old value of what it changed."""
+def _set(fd: int, cls: Kind, timestamping: int, before: dict[tuple[int, int], int]) -> None:
+    """Sets the option of one class, and notes in ``before`` what it, and what it clears, was set to."""
     row = row_of(cls)
     row.wire()
     if row.option is None:
         raise ValueError(f"classes: {cls.__name__} is only sent")
     if row.option == UNASKED:
-        return []
+        return
     found = pair(row.option)
     if found is None:
         raise NotImplementedError(f"{cls.__name__}: this platform has no {row.option}")
-    level, option = found
-    before = lib.lowsock_option(fd, level, option)
-    value = max(before, 0) | _flags(cls, timestamping) if row.option == "SO_TIMESTAMPING" else 1
-    answer = lib.lowsock_set_option(fd, level, option, value)
+    for each in (row.option, *(_EXCLUSIVE if row.option in _EXCLUSIVE else ())):
+        place = pair(each)
+        if place is not None and place not in before:
+            before[place] = max(lib.lowsock_option(fd, *place), 0)
+    value = lib.lowsock_option(fd, *found)
+    value = max(value, 0) | _flags(cls, timestamping) if row.option == "SO_TIMESTAMPING" else 1
+    answer = lib.lowsock_set_option(fd, *found, value)
     if answer < 0:
         _refused(answer, cls, row)
-    return [(level, option, max(before, 0))]
 
 
 def _flags(cls: Kind, timestamping: int) -> int:

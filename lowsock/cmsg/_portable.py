@@ -63,6 +63,14 @@ def all_answers(cls: type[ControlMessage]) -> Classes:
     return tuple(each for family in _ANSWERS.get(cls, ()) for each in answers(cls, family)) or (cls,)
 
 
+def find(ancdata: Iterable[Any], cls: type[M]) -> M | None:
+    """The first message of a class, or that answers a question, decoded; None where there is none.
+
+    For one message; of several, `decode` them once, or take an `arrival`. Raises what `decode` raises. See cmsg(3).
+    """
+    return next((message for message in decode(ancdata) if isinstance(message, cls)), None)
+
+
 def towards(destination: Address, question: type[M], **fields: Any) -> M:
     """The message that answers ``question`` for datagrams to ``destination``, made of its fields.
 
