@@ -20,8 +20,7 @@ SO_PASSSEC        `cmsg.Security`           the sender's label, where a security
 
 Nobody needs to send any of them: the kernel fills in the sender's own where the sender put none. It does so as the message
 is sent, if the option is set by then: one that was under way before comes as pid 0, uid and gid 65534, and without a pidfd.
-On a stream, messages of
-different senders are not merged into one receive while one of the options is set.
+On a stream, messages of different senders are not merged into one receive while SO_PASSCRED or SO_PASSPIDFD is set.
 
 A number names a process only as long as it lives: once the peer has ended and somebody has waited for it, its pid may be
 another's, and what ``/proc/PID`` or kill(2) say then is of that one. A pidfd names the process itself, for ever. So, to look
