@@ -49,9 +49,18 @@ _WORDS = {lib.LOWSOCK_TAKEN: "taken", lib.LOWSOCK_CLOSED: "closed", lib.LOWSOCK_
 
 
 def slots(size: int) -> CData:
-    """Room for so many descriptors, which are closed when it is collected, by C alone."""
-    head = {"size": size, "count": 0, "pidfd": -1, "ours": 1, "closed": 0, "first": 0}
-    return ffi.gc(_allocate("struct lowsock_owned *", {**head, "fds": size}), _close)
+    """Room for so many descriptors."""
+    head = {"size": size, "count": 0, "pidfd": -1, "ours": 1, "closed": 0, "left": 0, "first": 0}
+    return _allocate("struct lowsock_owned *", {**head, "fds": size})
+
+
+def guarded(own: CData) -> CData:
+    """The same slots, whose descriptors are closed when *this* is collected, by C alone.
+
+    In a cycle, CPython finalizes this before or after whatever else is in it: an owner, or an object that uses an owner in
+    its own ``__del__``. cffi forgets the memory then, so what may be used by a finalizer is ``own``, not this.
+    """
+    return ffi.gc(own, lib.lowsock_owned_collect)
 
 
 class OwnedFds(Sequence[int]):
@@ -66,9 +75,10 @@ class OwnedFds(Sequence[int]):
     from any thread; of two that take the same slot, one gets it. See unix(7), close(2).
     """
 
-    __slots__ = ("__weakref__", "_slots", "ancdata")
+    __slots__ = ("__weakref__", "_guard", "_slots", "ancdata")
 
     _slots: CData
+    _guard: CData
     ancdata: Ancillary
     """The other control messages that came, as raw three-tuples; also a ``SCM_PIDFD`` that holds the kernel's -errno."""
 
@@ -82,7 +92,7 @@ class OwnedFds(Sequence[int]):
             ffi.memmove(own.fds, array("i", numbers), len(numbers) * _INT)
             own.count = len(numbers)
             self.ancdata = []
-            self._slots = own
+            self._slots, self._guard = own, guarded(own)
             own.ours = 1
         except BaseException:
             own.ours = 0
@@ -127,7 +137,7 @@ class OwnedFds(Sequence[int]):
         `ValueError` for a slot that has none. See close(2).
         """
         at = range(len(self))[i]
-        moved = slots(1)
+        moved = guarded(slots(1))
         try:
             _take(self._slots, at, 1, moved)
             fd: int = moved.fds[0]
@@ -147,10 +157,10 @@ class OwnedFds(Sequence[int]):
         owner that is closed, or that only peeked. See close(2).
         """
         count = len(self)
-        moved = slots(count)
+        moved = guarded(slots(count))
         try:
             _take(self._slots, 0, count, moved)
-            fds = [fd for fd in _unpack(moved.fds, count) if fd >= 0]
+            fds = _numbers(moved, count)  # CPython 3.13 leaves an inlined filter's way back out of the `try`
             if not fds:
                 self._refuse_all()
             moved.ours = 0
@@ -180,7 +190,7 @@ class OwnedFds(Sequence[int]):
 
     def __del__(self, _warn: Any = warn, _close: Any = _close) -> None:  # the module may be gone by then
         try:
-            left = _close(self._slots)
+            left = _close(self._slots) + self._slots.left
         except AttributeError:  # it never came to be
             return
         if left:
@@ -196,6 +206,10 @@ class OwnedFds(Sequence[int]):
         return f"<lowsock.OwnedFds [{', '.join(states)}]>"
 
 
+def _numbers(own: CData, count: int) -> list[int]:
+    return [fd for fd in _unpack(own.fds, count) if fd >= 0]
+
+
 def _refuse(at: int, state: int) -> NoReturn:
     raise ValueError(_EMPTY[state].format(at))
 
@@ -204,7 +218,7 @@ def owner(own: CData) -> OwnedFds:
     """An owner of what is, or will be, in these slots."""
     made = OwnedFds.__new__(OwnedFds)
     made.ancdata = []
-    made._slots = own
+    made._slots, made._guard = own, guarded(own)
     return made
 
 

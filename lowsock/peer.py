@@ -18,8 +18,9 @@ SO_PASSPIDFD      `cmsg.PidFd`              a pidfd of the sender, made as the m
 SO_PASSSEC        `cmsg.Security`           the sender's label, where a security module labels sockets
 ================  ========================  ====================================================================
 
-Nobody needs to send any of them: the kernel fills in the sender's own where the sender put none. On a stream, messages of
-different senders are not merged into one receive while one of the options is set.
+Nobody needs to send any of them: the kernel fills in the sender's own where the sender put none. It does so as the message
+is sent, if the option is set by then: one that was under way before comes as pid 0, uid and gid 65534, and without a pidfd.
+On a stream, messages of different senders are not merged into one receive while SO_PASSCRED or SO_PASSPIDFD is set.
 
 A number names a process only as long as it lives: once the peer has ended and somebody has waited for it, its pid may be
 another's, and what ``/proc/PID`` or kill(2) say then is of that one. A pidfd names the process itself, for ever. So, to look
@@ -27,9 +28,9 @@ something up by number without a race:
 
 1. get the pidfd, and then the pid (`credentials`, or ``Pid:`` in ``/proc/self/fdinfo/FD``);
 2. read what is to be known from ``/proc/PID``;
-3. ask by the pidfd whether the process is still there: ``signal.pidfd_send_signal(fd, 0)`` raises `ProcessLookupError` if
-   it is not, and a pidfd becomes readable for poll(2) when it ends. If it is there, it was there in step 2, and the number
-   was its own.
+3. ask by the pidfd whether the process is still there: ``signal.pidfd_send_signal(fd, 0)`` raises `ProcessLookupError` and
+   ``Pid:`` is -1 once it has been waited for, and a pidfd is readable for poll(2) from its end on. If it is there, it was
+   there in step 2, and the number was its own.
 
 To signal it, or to wait for its end, no number is needed at all. See unix(7), pidfd_open(2), credentials(7).
 """

@@ -35,6 +35,7 @@ struct lowsock_owned {
     int pidfd;  /* the slot of the pidfd that came; -1: none did */
     int ours;   /* 0: the numbers are somebody else's, and are not closed */
     int closed; /* nothing stays in a slot any more */
+    int left;   /* descriptors that the collector had to close */
     int first;  /* where in the slots that they came from these begin */
     int fds[];  /* a descriptor, or why there is none */
 };
@@ -95,5 +96,7 @@ void lowsock_owned_take(struct lowsock_owned *from, int first, int count, struct
 void lowsock_owned_put_back(struct lowsock_owned *to, struct lowsock_owned *from);
 /* Closes what is left in the slots, slot by slot; answers how many that were. Any thread may, at any time. */
 int lowsock_owned_close(struct lowsock_owned *owned);
+/* The same, as the collector does it: notes in `left` how many that were. */
+void lowsock_owned_collect(struct lowsock_owned *owned);
 /* The peer of an AF_UNIX socket: process (0: not told), user, group. */
 int lowsock_peer(int fd, long long *ids);

@@ -143,3 +143,5 @@ int lowsock_owned_close(struct lowsock_owned *owned)
     }
     return closed;
 }
+
+void lowsock_owned_collect(struct lowsock_owned *owned) { owned->left += lowsock_owned_close(owned); }
