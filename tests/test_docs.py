@@ -82,6 +82,15 @@ def test_a_listing_runs_anywhere_and_says_what_it_did(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="its error queue is Linux's")
+def test_the_programs_of_the_readme_run(tmp_path):
+    program = "".join(blocks(DOCS.parent / "README.md"))
+    command = [sys.executable, "-I", "-W", "ignore::ResourceWarning", "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert [words for words in ("hops=3", "TTL(hops=3)", "IcmpError(errno=111") if words not in done.stdout] == []
+
+
 @pytest.mark.parametrize(("listing", "quoted"), quotations())
 def test_what_a_page_quotes_stands_in_the_listing(listing, quoted):
     assert says_verbatim((LISTINGS / listing).read_text(encoding="utf-8"), quoted)
