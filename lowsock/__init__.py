@@ -7,8 +7,9 @@ The functions take a descriptor or any object with ``fileno()``, and follow the 
 
 from lowsock._ancillary import CMSG_LEN, CMSG_SPACE
 from lowsock._descriptors import recv_fds, send_fds
+from lowsock._owned import OwnedFds
 from lowsock._receiving import recv1msg, recvmsg, recvmsg_into
-from lowsock._rights import OwnedFds, recv_rights, send_rights
+from lowsock._rights import recv_rights, send_rights
 from lowsock._sending import send1msg, sendmsg
 from lowsock._urgent import sockatmark
 

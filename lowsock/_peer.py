@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lowsock._calling import fail, target
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
-from lowsock._rights import OwnedFds, owner, slots
+from lowsock._owned import OwnedFds, owner, slots
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -66,6 +66,7 @@ def pidfd(sock: Socket) -> OwnedFds:
             _lacks("SO_PEERPIDFD")
         if answer < 0:
             fail(answer)
+        own.pidfd = own.count
         return fds
     except BaseException:
         fds.close()

@@ -1,225 +1,42 @@
 # SPDX-License-Identifier: MIT
-"""Descriptors that somebody owns from the moment they are here: SCM_RIGHTS and SCM_PIDFD. See unix(7).
-
-They stand in slots of C memory, which the system call's own C function fills, and which close what is left in them when
-they are collected. A number is in one place at a time, and moves by one C call: an exception can come before a move or
-after it, and either way somebody has the number.
-"""
+"""Descriptors from hand to hand: SCM_RIGHTS and SCM_PIDFD, received by an owner. See unix(7)."""
 
 from __future__ import annotations
 
 import errno
-import os
-from _warnings import warn  # all that warnings would bring in at import is not needed
+import socket
 from array import array
-from collections.abc import Sequence
 
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, decode
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, checked_int, iterated, persist, raised_here, target
+from lowsock._buffers import joined
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, ZERO, checked_int, iterated, persist, raised_here, target
 from lowsock._constants import CONSTANTS
 from lowsock._descriptors import BESIDE, MOST
 from lowsock._ffi import ffi, lib
+from lowsock._owned import OwnedFds, owner, refuse_closed, slots
 from lowsock._receiving import POLLIN
-from lowsock._reply import give, take
+from lowsock._reply import DATA, FREE, give, spare, take
 from lowsock._sending import transmit
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import Any, NoReturn, SupportsIndex, overload
+    from collections.abc import Iterable
+    from typing import Any
 
-    from lowsock._types import Address, Ancillary, Buffer, CData, HasFileno, Socket
+    from lowsock._types import Address, Buffer, HasFileno, Socket
 
 _INT = array("i").itemsize
+_INFO = lib.LOWSOCK_INFO
 _SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)
+_ROOM = CMSG_SPACE(_SCM_MAX_FD * _INT) + BESIDE  # Linux puts a pidfd behind the rights, however few were asked for
 
-_allocate = ffi.new_allocator(should_clear_after_alloc=False)
+# bound early: each is looked up next to a system call
+_Socket = socket.socket
+_free = FREE  # see _receiving.py
 _unpack = ffi.unpack
-_take = lib.lowsock_owned_take
-_put_back = lib.lowsock_owned_put_back
+_recv_rights = lib.lowsock_recv_rights
 _close = lib.lowsock_owned_close
-
-_EMPTY = {
-    lib.LOWSOCK_TAKEN: "slot {} has been taken",
-    lib.LOWSOCK_CLOSED: "slot {} is closed",
-    lib.LOWSOCK_PEEKED: "slot {} was only peeked at: its descriptor comes with the message itself",
-}
-_WORDS = {lib.LOWSOCK_TAKEN: "taken", lib.LOWSOCK_CLOSED: "closed", lib.LOWSOCK_PEEKED: "peeked"}
-
-
-def slots(size: int) -> CData:
-    """Room for so many descriptors."""
-    head = {"size": size, "count": 0, "pidfd": -1, "ours": 1, "closed": 0, "left": 0, "first": 0}
-    return _allocate("struct lowsock_owned *", {**head, "fds": size})
-
-
-def guarded(own: CData) -> CData:
-    """The same slots, whose descriptors are closed when *this* is collected, by C alone.
-
-    In a cycle, CPython finalizes this before or after whatever else is in it: an owner, or an object that uses an owner in
-    its own ``__del__``. cffi forgets the memory then, so what may be used by a finalizer is ``own``, not this.
-    """
-    return ffi.gc(own, lib.lowsock_owned_collect)
-
-
-class OwnedFds(Sequence[int]):
-    """Descriptors with an owner: a sequence of ints, and a context manager that closes those that nobody took.
-
-    ``owner[i]``, a slice and iteration *lend*: the numbers stay the owner's, which closes them at the end of the ``with``,
-    in `close`, or when it is collected (then with a `ResourceWarning`; on PyPy that is late). `take` and `detach` *give*:
-    what they return is yours to close, and its slot is empty from then on. ``len`` counts the slots.
-
-    ``OwnedFds(fds)`` takes over descriptors of yours, as soon as it returns. An empty slot is a `ValueError` that says
-    whether it was taken, closed or only peeked at; copying or pickling an owner is a `TypeError`. Each method may be called
-    from any thread; of two that take the same slot, one gets it. See unix(7), close(2).
-    """
-
-    __slots__ = ("__weakref__", "_guard", "_slots", "ancdata")
-
-    _slots: CData
-    _guard: CData
-    ancdata: Ancillary
-    """The other control messages that came, as raw three-tuples; also a ``SCM_PIDFD`` that holds the kernel's -errno."""
-
-    def __init__(self, fds: Iterable[int] = ()) -> None:
-        numbers = [checked_int(f"fds[{i}]", fd, least=0) for i, fd in enumerate(iterated("fds", "int", fds))]
-        if len(set(numbers)) < len(numbers):
-            raise ValueError(f"fds must not name a descriptor twice: {numbers}")
-        own = slots(len(numbers))
-        own.ours = 0
-        try:
-            ffi.memmove(own.fds, array("i", numbers), len(numbers) * _INT)
-            own.count = len(numbers)
-            self.ancdata = []
-            self._slots, self._guard = own, guarded(own)
-            own.ours = 1
-        except BaseException:
-            own.ours = 0
-            raise
-
-    def __len__(self) -> int:
-        return int(self._slots.count)
-
-    if TYPE_CHECKING:
-
-        @overload
-        def __getitem__(self, i: SupportsIndex) -> int: ...
-        @overload
-        def __getitem__(self, i: slice) -> list[int]: ...
-
-    def __getitem__(self, i: Any) -> Any:
-        own = range(len(self))[i]  # what list says of an index, this says of it as well
-        return self._lent(own) if isinstance(own, int) else [self._lent(at) for at in own]
-
-    def __iter__(self) -> Iterator[int]:
-        for at in range(len(self)):  # Sequence's own takes any IndexError for the end, a signal handler's too
-            yield self._lent(at)
-
-    def _lent(self, at: int) -> int:
-        fd: int = self._slots.fds[at]
-        return fd if fd >= 0 else _refuse(at, fd)
-
-    @property
-    def pidfd(self) -> int | None:
-        """The pidfd that came (SO_PASSPIDFD), lent like the others; None if none did. It is in the last slot."""
-        return None if self._slots.pidfd < 0 else self._lent(self._slots.pidfd)
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return bool(self._slots.closed)
-
-    def take(self, i: SupportsIndex = 0) -> int:
-        """The descriptor of slot ``i``, yours from the return on; the slot is empty then.
-
-        An exception that a signal handler raises before the return leaves it in its slot. Raises `IndexError`, and
-        `ValueError` for a slot that has none. See close(2).
-        """
-        at = range(len(self))[i]
-        moved = guarded(slots(1))
-        try:
-            _take(self._slots, at, 1, moved)
-            fd: int = moved.fds[0]
-            if fd < 0:
-                _refuse(at, fd)
-            moved.ours = 0
-            return fd
-        except BaseException:
-            moved.ours = 1
-            _put_back(self._slots, moved)
-            raise
-
-    def detach(self) -> list[int]:
-        """A list of all descriptors that are left, in their order; yours from the return on.
-
-        An exception that a signal handler raises before the return leaves them in their slots. Raises `ValueError` for an
-        owner that is closed, or that only peeked. See close(2).
-        """
-        count = len(self)
-        moved = guarded(slots(count))
-        try:
-            _take(self._slots, 0, count, moved)
-            fds = _numbers(moved, count)  # CPython 3.13 leaves an inlined filter's way back out of the `try`
-            if not fds:
-                self._refuse_all()
-            moved.ours = 0
-            return fds
-        except BaseException:
-            moved.ours = 1
-            _put_back(self._slots, moved)
-            raise
-
-    def _refuse_all(self) -> None:
-        """There is nothing to detach: that is an error unless all of it was taken."""
-        if self.closed:
-            raise ValueError("this owner is closed")
-        for at, fd in enumerate(_unpack(self._slots.fds, len(self))):
-            if fd != lib.LOWSOCK_TAKEN:
-                _refuse(at, fd)
-
-    def close(self) -> None:
-        """Closes what nobody took. It may be called again, and from several threads; errors of close(2) are not told."""
-        _close(self._slots)
-
-    def __enter__(self) -> OwnedFds:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _close(self._slots)
-
-    def __del__(self, _warn: Any = warn, _close: Any = _close) -> None:  # the module may be gone by then
-        try:
-            left = _close(self._slots) + self._slots.left
-        except AttributeError:  # it never came to be
-            return
-        if left:
-            _warn(f"an OwnedFds left {left} unclosed to the collector", ResourceWarning, 2, self)
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError("an OwnedFds can be neither copied nor pickled: its descriptors have one owner")
-
-    def __repr__(self) -> str:
-        states = [_WORDS.get(fd, str(fd)) for fd in _unpack(self._slots.fds, len(self))]
-        if self._slots.pidfd >= 0:
-            states[-1] = f"pidfd {states[-1]}"
-        return f"<lowsock.OwnedFds [{', '.join(states)}]>"
-
-
-def _numbers(own: CData, count: int) -> list[int]:
-    return [fd for fd in _unpack(own.fds, count) if fd >= 0]
-
-
-def _refuse(at: int, state: int) -> NoReturn:
-    raise ValueError(_EMPTY[state].format(at))
-
-
-def owner(own: CData) -> OwnedFds:
-    """An owner of what is, or will be, in these slots."""
-    made = OwnedFds.__new__(OwnedFds)
-    made.ancdata = []
-    made._slots, made._guard = own, guarded(own)
-    return made
 
 
 def recv_rights(
@@ -236,17 +53,49 @@ def recv_rights(
     The owner is there before the system call fills it, so there is no moment at which an exception loses a descriptor.
     Raises what `lowsock.recvmsg` raises, and closes what had already been received. See unix(7), recvmsg(2).
     """
+    if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _SCM_MAX_FD or not 0 <= bufsize <= DATA:
+        return _receive(sock, bufsize, maxfds, flags)
+    if flags is not ZERO or type(sock) is not _Socket or sock.gettimeout():
+        return _receive(sock, bufsize, maxfds, flags)
+    own = slots(maxfds + 1)
+    fds = owner(own)
+    try:
+        entry = _free.pop()
+    except IndexError as error:
+        entry = spare(error)
+    struct, view, reply = entry
+    try:
+        answer = _recv_rights(struct, sock.fileno(), bufsize, _ROOM, 0, own)
+        if answer <= MORE:
+            info = _unpack(reply.info, MORE - answer)
+            data = view[: info[0]]
+            address = None if info[2] == -1 else _address.decode(reply, info[2])
+            if len(info) > _INFO:
+                fds.ancdata = decode(reply, info)
+            _free.append(entry)
+            return data, fds, info[1], address
+    except BaseException:
+        _close(own)
+        raise
+    _free.append(entry)  # nothing came
+    return _receive(sock, bufsize, maxfds, 0, answer)
+
+
+def _receive(
+    sock: Socket, bufsize: int, maxfds: int, flags: int, answer: int = -errno.EINTR
+) -> tuple[bytes, OwnedFds, int, Address]:
+    """Any receive of descriptors. ``answer`` is the -errno of a first attempt."""
     bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
     maxfds = checked_int("maxfds", maxfds, least=0, most=MOST)
     flags = checked_int("flags", flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
-    room = CMSG_SPACE(max(maxfds, _SCM_MAX_FD) * _INT) + BESIDE if maxfds else 0  # Linux puts a pidfd behind the rights
-    reply, own, answer = take(bufsize, room), slots(maxfds + 1), -errno.EINTR
+    room = max(CMSG_SPACE(maxfds * _INT) + BESIDE, _ROOM) if maxfds else 0
+    reply, own = take(bufsize, room), slots(maxfds + 1)
     fds = owner(own)
 
     def attempt(fd: int) -> int:
-        return lib.lowsock_recv_rights(reply.struct, fd, bufsize, room, flags, own)
+        return _recv_rights(reply.struct, fd, bufsize, room, flags, own)
 
     try:
         answer = persist(sock, flags, POLLIN, attempt, answer)
@@ -276,9 +125,16 @@ def send_rights(
     items = list(iterated("fds", "ints or objects with fileno()", fds))
     if len(items) > _SCM_MAX_FD:
         raise ValueError(f"fds must not be more than {_SCM_MAX_FD} in one message: {len(items)}")
-    numbers = [_descriptor(f"fds[{i}]", item) for i, item in enumerate(items)]
-    for i, fd in enumerate(numbers):
-        _refuse_closed(f"fds[{i}]", fd)
+    numbers = [
+        item if type(item) is int and -INT_MAX <= item <= INT_MAX else _descriptor(f"fds[{i}]", item)
+        for i, item in enumerate(items)
+    ]
+    refuse_closed(numbers)
+    if numbers and type(buffers) is list and flags is ZERO and address is None and type(sock) is _Socket:
+        data = joined(buffers)
+        if data and not sock.gettimeout():
+            sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), numbers, len(numbers))
+            return sent if sent >= 0 else transmit(sock, [data], _control(numbers), 0, None, sent)
     return transmit(sock, buffers, _control(numbers), flags, address)
 
 
@@ -306,14 +162,3 @@ def _fileno(name: str, item: Any) -> Any:
         if not raised_here(error) and getattr(item, "closed", None) is not True:
             raise
         raise ValueError(f"{name} is closed") from error
-
-
-def _refuse_closed(name: str, fd: int) -> None:
-    if fd < 0:
-        raise ValueError(f"{name} is closed")
-    try:
-        os.get_inheritable(fd)  # asks for no more than F_GETFD
-    except OSError as error:
-        if not raised_here(error):
-            raise
-        raise ValueError(f"{name} is closed: there is no descriptor {fd}") from None

@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 import pickle
+from contextlib import suppress
 
 import pytest
 
@@ -62,15 +63,53 @@ def test_a_slice_is_a_list(owner, fds, at):
 @pytest.mark.parametrize("i", [5, -6, 2**70])
 @pytest.mark.parametrize("way", ["__getitem__", "take"])
 def test_an_index_may_be_out_of_range(owner, way, i):
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=f"i is out of range: {i}, of 5 slots"):
         getattr(owner, way)(i)
 
 
 @pytest.mark.parametrize("i", ["0", None, 0.0])
 @pytest.mark.parametrize("way", ["__getitem__", "take"])
 def test_an_index_must_be_an_int(owner, way, i):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="i must be an int"):
         getattr(owner, way)(i)
+
+
+def test_what_is_taken_is_one_slot(owner):
+    with pytest.raises(TypeError, match="i must be an int, not slice"):
+        owner.take(slice(0, 1))
+
+
+class Longer(lowsock.OwnedFds):
+    """Says that it has more slots than it has."""
+
+    __slots__ = ()
+
+    def __len__(self):
+        return 10**9
+
+
+def test_a_subclass_reaches_no_memory_but_its_own_slots(fds):
+    with Longer(fds) as owner:
+        for use in (owner.take, owner.__getitem__):
+            with pytest.raises(IndexError, match="i is out of range: 5000, of 5 slots"):
+                use(5000)
+        assert owner[:] == list(owner) == fds
+        assert repr(owner) == f"<lowsock.OwnedFds {fds}>"
+        assert owner.detach() == fds
+
+
+@pytest.mark.parametrize("way", ["__getitem__", "take"])
+def test_slots_that_are_exchanged_midway_are_those_that_were_asked_for(owner, fds, way):
+    class Exchanging:
+        def __index__(self):
+            owner.__init__()
+            gc.collect()
+            return 4
+
+    got = None
+    with suppress(ValueError):  # slot 4 is closed, unless the collector is late
+        got = getattr(owner, way)(Exchanging())
+    assert (got in (None, fds[4]), len(owner)) == (True, 0)
 
 
 def test_what_is_lent_is_closed_by_its_owner(owner, fds):
@@ -175,11 +214,19 @@ def test_a_descriptor_that_somebody_else_closed_is_no_error(owner, fds):
 # ---- adopting ----
 
 
+def closed_number():
+    fd = os.dup(0)
+    os.close(fd)
+    return fd
+
+
 BAD = {
     "a number": (lambda fds: 5, TypeError, "fds must be an iterable of int"),
     "no number": (lambda fds: [*fds, "x"], TypeError, r"fds\[5\] must be an int, not str"),
     "a negative one": (lambda fds: [*fds, -1], ValueError, r"fds\[5\] must not be negative"),
     "too great a one": (lambda fds: [*fds, 2**31], OverflowError, r"fds\[5\] is out of range"),
+    "a bool": (lambda fds: [*fds, True], TypeError, r"fds\[5\] must be an int, not bool"),
+    "a closed one": (lambda fds: [*fds, closed_number()], ValueError, r"fds\[5\] is closed: there is no descriptor \d+"),
     "one twice": (lambda fds: [*fds, fds[0]], ValueError, "fds must not name a descriptor twice"),
 }
 
@@ -196,6 +243,16 @@ def test_what_cannot_be_adopted_stays_the_callers(fds, bad):
 def test_any_iterable_may_be_adopted(fds, container):
     with lowsock.OwnedFds(container(fds)) as owner:
         assert sorted(owner) == fds
+
+
+def test_an_owner_is_not_adopted_by_another(owner, fds):
+    """It would be closed twice."""
+    with pytest.raises(TypeError, match="fds must not be an OwnedFds"):
+        lowsock.OwnedFds(owner)
+    with lowsock.OwnedFds(owner.detach()) as other:
+        owner.close()
+        assert list(other) == fds
+        assert all(map(is_open, fds))
 
 
 def test_an_adopted_owner_has_no_control_messages(owner):

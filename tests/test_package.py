@@ -44,7 +44,7 @@ LAYERS = (
     ("__init__",),
     ("_rights",),
     ("constants", "_descriptors", "_urgent"),
-    ("_receiving", "_sending", "_patience"),
+    ("_receiving", "_sending", "_patience", "_owned"),
     ("_ancillary", "_address"),
     ("_buffers", "_reply"),
     ("_layouts", "_calling"),

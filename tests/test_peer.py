@@ -133,7 +133,7 @@ def test_a_pidfd_is_of_the_process_that_made_the_pair(unix_pair, open_fds):
     assert open_fds() == before
     with peer.pidfd(unix_pair.a) as owner:
         (fd,) = owner
-        assert open_fds() - before == {fd}
+        assert (open_fds() - before, owner.pidfd) == ({fd}, fd)
         assert not os.get_inheritable(fd)
         assert process_of(fd) == os.getpid()
     assert open_fds() == before

@@ -101,6 +101,16 @@ def test_no_more_come_than_asked_for_and_the_rest_is_closed(unix_pair, open_fds,
 
 
 @linux
+@pytest.mark.parametrize("most", [MOST, MOST + 1, 1000])
+def test_as_many_as_can_be_sent_come_beside_a_pidfd(unix_pair, most):
+    asked(unix_pair.b, "SO_PASSPIDFD", "SO_PASSCRED")
+    lowsock.send_rights(unix_pair.a, [b"x"], [0] * MOST)
+    with lowsock.recv_rights(unix_pair.b, 1, most)[1] as owner:
+        assert (len(owner), owner.pidfd) == (MOST + 1, owner[MOST])
+        assert [kind for _, kind, _ in owner.ancdata] == [constants.SCM_CREDENTIALS]
+
+
+@linux
 def test_without_room_the_kernel_drops_all(unix_pair, open_fds):
     asked(unix_pair.b, "SO_PASSCRED", "SO_PASSPIDFD")
     before = open_fds()

@@ -145,6 +145,23 @@ def test_a_stream_would_lose_descriptors_without_data(unix_pair, buffers):
         assert len(owner) == 1
 
 
+@pytest.mark.parametrize("fds", [[0], []])
+def test_who_will_not_wait_is_told_so(unix_pair, fds):
+    def fill():
+        while True:
+            lowsock.send_rights(unix_pair.a, [bytes(4096)], fds)
+
+    unix_pair.a.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        fill()
+
+
+def test_a_closed_socket_is_an_error_of_the_kernels(unix_pair):
+    unix_pair.a.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        lowsock.send_rights(unix_pair.a, [b"x"], [0])
+
+
 def test_flags_of_sending_are_honoured(unix_pair):
     def fill():
         while True:

@@ -27,13 +27,14 @@ struct lowsock_reply {
     long long same;  /* an IPv4 source whose address tuple Python has at hand; -1: none */
 };
 
-/* Descriptors, each in a slot that a thread empties atomically: who has moved a number out of its slot has it alone. */
+/* Descriptors, each in a slot that a thread empties atomically: who has moved a number out of its slot has it alone.
+   It begins as zeros and a size. */
 enum { LOWSOCK_TAKEN = -1, LOWSOCK_CLOSED = -2, LOWSOCK_PEEKED = -3 };
 struct lowsock_owned {
     int size;   /* slots that there is room for */
     int count;  /* slots in use */
-    int pidfd;  /* the slot of the pidfd that came; -1: none did */
-    int ours;   /* 0: the numbers are somebody else's, and are not closed */
+    int pidfd;  /* the slot of the pidfd that came, counted from 1; 0: none did */
+    int lent;   /* the numbers are somebody else's, and are not closed */
     int closed; /* nothing stays in a slot any more */
     int left;   /* descriptors that the collector had to close */
     int first;  /* where in the slots that they came from these begin */
@@ -98,5 +99,7 @@ void lowsock_owned_put_back(struct lowsock_owned *to, struct lowsock_owned *from
 int lowsock_owned_close(struct lowsock_owned *owned);
 /* The same, as the collector does it: notes in `left` how many that were. */
 void lowsock_owned_collect(struct lowsock_owned *owned);
+/* Which of the numbers is the first that is no open descriptor; `count`: none. */
+int lowsock_first_closed(int *fds, int count);
 /* The peer of an AF_UNIX socket: process (0: not told), user, group. */
 int lowsock_peer(int fd, long long *ids);

@@ -10,7 +10,7 @@ static void fill_slot(struct lowsock_owned *owned, int fd) { owned->fds[owned->c
 /* All slots but the last are for SCM_RIGHTS; the one after those that came is for the pidfd. */
 static int has_room(const struct lowsock_owned *owned, int pidfd)
 {
-    return pidfd ? owned->pidfd < 0 && owned->count < owned->size : owned->count < owned->size - 1;
+    return pidfd ? owned->pidfd == 0 && owned->count < owned->size : owned->count < owned->size - 1;
 }
 
 static void own_one(struct lowsock_reply *reply, struct lowsock_owned *owned, int fd, int pidfd, int peeked)
@@ -23,9 +23,9 @@ static void own_one(struct lowsock_reply *reply, struct lowsock_owned *owned, in
         close(fd);
     if (!room)
         return;
+    fill_slot(owned, peeked ? LOWSOCK_PEEKED : fd);
     if (pidfd)
         owned->pidfd = owned->count;
-    fill_slot(owned, peeked ? LOWSOCK_PEEKED : fd);
 }
 
 /* Moves what a receive has noted into the slots. A pidfd below zero is the kernel's -errno, and no descriptor. */
@@ -130,7 +130,7 @@ int lowsock_owned_close(struct lowsock_owned *owned)
     int closed = 0;
     int i;
 
-    if (!owned->ours)
+    if (owned->lent)
         return 0;
     __atomic_store_n(&owned->closed, 1, __ATOMIC_SEQ_CST);
     for (i = 0; i < owned->count; i++) {
@@ -145,3 +145,14 @@ int lowsock_owned_close(struct lowsock_owned *owned)
 }
 
 void lowsock_owned_collect(struct lowsock_owned *owned) { owned->left += lowsock_owned_close(owned); }
+
+/* ---- beside ---- */
+
+int lowsock_first_closed(int *fds, int count)
+{
+    int i = 0;
+
+    while (i < count && fcntl(fds[i], F_GETFD) >= 0)
+        i++;
+    return i;
+}

@@ -127,8 +127,6 @@ static struct lowsock_owned *new_slots(int size)
 
     memset(owned, 0, sizeof *owned);
     owned->size = size;
-    owned->pidfd = -1;
-    owned->ours = 1;
     return owned;
 }
 
@@ -156,8 +154,8 @@ static void check_slots(const struct lowsock_reply *reply, const struct lowsock_
 {
     int i;
 
-    EXPECT(reply->fd_count == 0 && owned->count <= owned->size && owned->pidfd < owned->count);
-    EXPECT(owned->count - (owned->pidfd >= 0) < owned->size); /* the last one is for a pidfd */
+    EXPECT(reply->fd_count == 0 && owned->count <= owned->size && owned->pidfd <= owned->count);
+    EXPECT(owned->count - (owned->pidfd > 0) < owned->size); /* the last one is for a pidfd */
     for (i = 0; i < total; i++) {
         int fd = reply->fds[i];
         int came = fd < 0 ? 0 : times(reply->fds, total, fd);
