@@ -34,11 +34,9 @@ from lowsock.cmsg._questions import (
 )
 
 if TYPE_CHECKING:
-    from ipaddress import IPv6Address
-
     from typing_extensions import Self
 
-    from lowsock._types import Address, Buffer
+    from lowsock._types import Address, Buffer, Host
 
 MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address has in front as an IPv6 one
 _UNIT = 8  # bytes: what the length of an extension header counts in, after the first
@@ -62,7 +60,7 @@ class PktInfo6(LocalAddress):
     __slots__ = ()
     _fields = ("local", "ifindex")
 
-    def __new__(cls, *, local: str | IPv6Address = "::", ifindex: int = 0) -> Self:
+    def __new__(cls, *, local: Host = "::", ifindex: int = 0) -> Self:
         """``local``: one of our addresses, "::" for any; ``ifindex``: 0 for any, a link-local address needs one."""
         addr = address_bytes("local", local, socket.AF_INET6)
         return cls.from_data(_PKTINFO.pack(addr, number("ifindex", ifindex, UINT32)))
