@@ -95,7 +95,7 @@ HEADERS = [HopOptions, DstOptions, RthdrDstOptions, RoutingHeader]
 @linux
 @pytest.mark.parametrize("cls", SIZED + HEADERS)
 def test_a_payload_of_another_size_stays_raw(cls):
-    sizes = range(8) if cls in HEADERS else {*range(40)} - {*row_of(cls).sizes}
+    sizes = {*range(40)} - {*(range(8, 40, 8) if cls in HEADERS else row_of(cls).sizes)}
     for size in sizes:
         (decoded,) = decode([(*row_of(cls).wire(), bytes(size))])
         assert type(decoded) is ControlMessage

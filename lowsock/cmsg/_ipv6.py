@@ -191,14 +191,14 @@ class ExtensionHeader(ControlMessage):
         return self[2]
 
 
-@known("IPV6_HOPOPTS", least=_UNIT, room=_LONGEST, option="IPV6_RECVHOPOPTS")
+@known("IPV6_HOPOPTS", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVHOPOPTS")
 class HopOptions(ExtensionHeader):
     """The hop-by-hop options. Both directions; Linux sends them with CAP_NET_RAW alone. See ipv6(7), RFC 3542."""
 
     __slots__ = ()
 
 
-@known("IPV6_DSTOPTS", least=_UNIT, room=_LONGEST, option="IPV6_RECVDSTOPTS")
+@known("IPV6_DSTOPTS", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVDSTOPTS")
 class DstOptions(ExtensionHeader):
     """The options for the destination. Both directions; Linux sends them with CAP_NET_RAW alone.
 
@@ -208,7 +208,7 @@ class DstOptions(ExtensionHeader):
     __slots__ = ()
 
 
-@known("IPV6_RTHDRDSTOPTS", least=_UNIT, room=_LONGEST)
+@known("IPV6_RTHDRDSTOPTS", least=_UNIT, step=_UNIT, room=_LONGEST)
 class RthdrDstOptions(ExtensionHeader):
     """Sent: the options for each destination of a routing header, in front of it; they are received as `DstOptions`.
 
@@ -218,7 +218,7 @@ class RthdrDstOptions(ExtensionHeader):
     __slots__ = ()
 
 
-@known("IPV6_RTHDR", least=_UNIT, room=_LONGEST, option="IPV6_RECVRTHDR")
+@known("IPV6_RTHDR", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVRTHDR")
 class RoutingHeader(ExtensionHeader):
     """The routing header. Both directions.
 
