@@ -4,6 +4,7 @@ than all of lowsock.
 """
 
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Callable, Protocol, Union
 
 CData = Any  # cffi's own objects have no types; none of them leaves the package
@@ -132,6 +133,7 @@ class HasFileno(Protocol):
 Socket = Union[int, HasFileno]
 Buffer = Any  # a C-contiguous bytes-like object; collections.abc.Buffer came with Python 3.12
 Address = Any  # a tuple, str or bytes, as the socket module has it for the family; None: there is no address
+Host = Union[str, IPv4Address, IPv6Address]  # a numeric one; of which family, only a run tells
 ControlMessage = tuple[int, int, Any]  # (level, type, data)
 Ancillary = list[tuple[int, int, bytes]]
 Received = tuple[bytes, Ancillary, int, Address]

@@ -30,6 +30,7 @@ TAGGED = {**AUXDATA, "vlan_tci": 0xA00A, "vlan_tpid": 0x8100}
 UNTAGGED = {**dict.fromkeys(AUXDATA, 0), "vlan_tci": None, "vlan_tpid": None}
 HEADER = {"header": bytes([0, 0, 1, 4, 0, 0, 0, 0])}
 TIMES = [{"nanoseconds": 0}, {"nanoseconds": 1_700_000_000_123_456_000}]
+PKTINFO = ("local", "ifindex", "destination")
 INET, INET6 = ("192.0.2.1", 65535), ("2001:db8::1", 53, 0xFFFFF, 3)
 
 # Every field of each class, the least and the most. A class that is shown and not here fails.
@@ -59,8 +60,8 @@ SAMPLES = {
     "OrigDstAddr6": [{"address": INET6}],
     "PacketTxTimestamp": [ERROR, NO_ERROR],
     "PathMTU": [{"address": INET6, "mtu": 1280}],
-    "PidFd": [{"fd": 0}, {"fd": INT_MAX}],
-    "PktInfo": [{"local": "127.0.0.1", "ifindex": 3, "destination": "224.0.0.1"}],
+    "PidFd": [{"fd": 0}, {"fd": INT_MAX}, {"fd": -24}],
+    "PktInfo": [dict(zip(PKTINFO, ("127.0.0.1", 3, "224.0.0.1"))), dict(zip(PKTINFO, ("0.0.0.0", 0, "0.0.0.0")))],
     "PktInfo6": [{"local": "::", "ifindex": 0}, {"local": "2001:db8::1", "ifindex": 3}],
     "Priority": [{"priority": 0}, {"priority": 2**32 - 1}],
     "Protocol": [{"protocol": 0}, {"protocol": 255}],
@@ -68,23 +69,23 @@ SAMPLES = {
     "RecvErr": [{**NO_ERROR, "offender": None}, {**ERROR, "offender": INET}],
     "RecvErr6": [{**NO_ERROR, "offender": None}, {**ERROR, "offender": INET6}],
     "RecvIf": [{"ifindex": 3}],
-    "RequestTimestamps": [{"flags": 0}, {"flags": 2}],
+    "RequestTimestamps": [{"flags": 0}, {"flags": 2**32 - 1}, {"flags": cmsg.TimestampingFlags(0x102)}],
     "ReturnOptions": [{"options": b""}, {"options": bytes(40)}],
     "Rights": [{"fds": ()}, {"fds": (0, 1, INT_MAX)}],
     "RoutingHeader": [HEADER],
     "RthdrDstOptions": [HEADER],
-    "Security": [{"label": ""}, {"label": "system_u:object_r:unlabeled_t"}],
+    "Security": [{"label": ""}, {"label": "system_u:object_r:\udcff\u00e9"}],
     "Segment": [{"size": 1}, {"size": 65535}],
     "SetRecordType": [{"record_type": cmsg.RecordType.HANDSHAKE}, {"record_type": 200}],
     "TClass": [{"dscp": 63, "ecn": cmsg.ECN.CE}, {"dscp": 0, "ecn": cmsg.ECN.NOT_ECT}],
     "TOS": [{"dscp": 63, "ecn": cmsg.ECN.CE}, {"dscp": 0, "ecn": cmsg.ECN.NOT_ECT}],
     "TTL": [{"hops": 0}, {"hops": 255}],
-    "Timestamp": TIMES,
+    "Timestamp": [*TIMES, {"nanoseconds": -1000}],
     "TimestampKey": [{"key": 0}, {"key": 2**32 - 1}],
-    "TimestampNs": TIMES,
-    "Timestamping": [{"software": 5, "hardware": None}, {"software": None, "hardware": 10**18 + 1}],
+    "TimestampNs": [*TIMES, {"nanoseconds": -1}],
+    "Timestamping": [dict(zip(("software", "hardware"), times)) for times in ((5, 10**18 + 1), (None, 1), (-1, None))],
     "TimestampingPktInfo": [{"ifindex": 0, "length": 0}, {"ifindex": 3, "length": 1500}],
-    "TxTime": [{"nanoseconds": 0}, {"nanoseconds": 2**63}],
+    "TxTime": [{"nanoseconds": 0}, {"nanoseconds": 2**64 - 1}],
     "VsockRecvErr": [ERROR, NO_ERROR],
     "WifiStatus": [{"acked": True}, {"acked": False}],
 }

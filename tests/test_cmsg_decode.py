@@ -289,6 +289,13 @@ def test_what_a_users_number_raises_comes_out_unchanged(error):
     assert raised.value is error
 
 
+@pytest.mark.parametrize("thing", [5, None, "TTL", tuple, cmsg.ECN, (cmsg.TTL,)], ids=repr)
+@pytest.mark.parametrize("ancdata", [[], [(0, 0, b"")]], ids=len)
+def test_what_is_no_class_of_messages_is_found_nowhere(ancdata, thing):
+    with pytest.raises(TypeError, match=r"^cls must be a class of control messages"):
+        cmsg.find(ancdata, thing)
+
+
 def test_find_is_the_first_of_a_class_or_question():
     ancdata = [cmsg.TOS(dscp=1), (0, 2, bytes([7, 0, 0, 0])), cmsg.TTL(hops=9)]
     assert cmsg.find(ancdata, cmsg.TTL) == cmsg.find(iter(ancdata), cmsg.HopCount) == (0, 2, bytes([7, 0, 0, 0]))

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Control messages of IPv4: their fields, and what the kernel does with them."""
 
-import copy
 import errno
 import ipaddress
-import pickle
 import socket
 import struct
 import sys
@@ -72,29 +70,6 @@ def test_a_message_is_made_of_its_fields(make, payload, fields):
     message = make()
     assert message.data == payload
     assert {name: getattr(message, name) for name in message._fields} == fields
-
-
-@linux
-@samples
-def test_the_repr_makes_the_message_again(make, payload, fields):
-    message = make()
-    assert eval(repr(message), {**vars(_ip), "ECN": ECN}) == message
-
-
-@linux
-@samples
-def test_decode_gives_the_class(make, payload, fields):
-    message = make()
-    (decoded,) = decode([tuple(message)])
-    assert (type(decoded), decoded, decoded.level) == (type(message), message, IP)
-
-
-@linux
-@samples
-def test_copies_are_of_the_same_class(make, payload, fields):
-    message = make()
-    for twin in (copy.deepcopy(message), pickle.loads(pickle.dumps(message))):
-        assert (type(twin), twin) == (type(message), message)
 
 
 CLASSES = [PktInfo, TTL, TOS, OrigDstAddr, FragSize, Protocol, Checksum]

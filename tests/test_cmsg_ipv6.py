@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Control messages of IPv6: their fields, and what the kernel does with them."""
 
-import copy
 import ipaddress
-import pickle
 import socket
 import struct
 import sys
@@ -12,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from lowsock import CMSG_SPACE, recvmsg, sendmsg
-from lowsock.cmsg import ECN, ControlMessage, _ipv6, decode, enable, space
+from lowsock.cmsg import ECN, ControlMessage, decode, enable, space
 from lowsock.cmsg._base import row_of
 from lowsock.cmsg._ipv6 import (
     DontFrag,
@@ -90,29 +88,6 @@ def test_a_message_is_made_of_its_fields(make, payload, fields):
     assert {name: getattr(message, name) for name in message._fields} == fields
 
 
-@linux
-@samples
-def test_the_repr_makes_the_message_again(make, payload, fields):
-    message = make()
-    assert eval(repr(message), {**vars(_ipv6), "ECN": ECN}) == message
-
-
-@linux
-@samples
-def test_decode_gives_the_class(make, payload, fields):
-    message = make()
-    (decoded,) = decode([tuple(message)])
-    assert (type(decoded), decoded, decoded.level) == (type(message), message, IPV6)
-
-
-@linux
-@samples
-def test_copies_are_of_the_same_class(make, payload, fields):
-    message = make()
-    for twin in (copy.deepcopy(message), pickle.loads(pickle.dumps(message))):
-        assert (type(twin), twin) == (type(message), message)
-
-
 SIZED = [PktInfo6, HopLimit, TClass, OrigDstAddr6, FragSize6, PathMTU, FlowInfo, DontFrag]
 HEADERS = [HopOptions, DstOptions, RthdrDstOptions, RoutingHeader]
 
@@ -120,7 +95,7 @@ HEADERS = [HopOptions, DstOptions, RthdrDstOptions, RoutingHeader]
 @linux
 @pytest.mark.parametrize("cls", SIZED + HEADERS)
 def test_a_payload_of_another_size_stays_raw(cls):
-    sizes = range(8) if cls in HEADERS else {*range(40)} - {*row_of(cls).sizes}
+    sizes = {*range(40)} - {*(range(8, 40, 8) if cls in HEADERS else row_of(cls).sizes)}
     for size in sizes:
         (decoded,) = decode([(*row_of(cls).wire(), bytes(size))])
         assert type(decoded) is ControlMessage

@@ -166,6 +166,8 @@ BAD = [
     (lambda: towards("::1", LocalAddress, local="fe80::1%1"), ValueError, "local must have no scope"),
     (lambda: towards("10.0.0.1", HopCount, hops=256), OverflowError, "hops"),
     (lambda: towards("10.0.0.1", HopCount, ttl=1), TypeError, ".*ttl"),
+    (lambda: towards("10.0.0.1", 5, hops=1), TypeError, "question must be a class of control messages"),
+    (lambda: towards("10.0.0.1", tuple), TypeError, "question must be a class of control messages"),
 ]
 
 

@@ -6,7 +6,7 @@ one the differences between families and systems, `register` adds classes. What 
 here: its name is an `AttributeError` that says so. Whether the running kernel has it, `enable` says.
 """
 
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from lowsock.cmsg._alg import AlgAeadAssoclen, AlgIv, AlgOp, AlgOperation
 from lowsock.cmsg._base import ControlMessage, decode, register
@@ -153,7 +153,9 @@ def _hide() -> None:
 _hide()
 
 
-def __getattr__(name: str) -> NoReturn:
-    if name in _LACKING:
-        raise AttributeError(f"this platform has no {_LACKING[name]}, so there is no {name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker that saw it would take any name, and leave what follows a wrong one unchecked
+
+    def __getattr__(name):
+        if name in _LACKING:
+            raise AttributeError(f"this platform has no {_LACKING[name]}, so there is no {name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -175,6 +175,13 @@ def _enter(cls: type[ControlMessage], row: Row) -> None:
     cls._row = row
 
 
+def checked_class(name: str, cls: Any) -> Any:
+    """``cls`` if it is a class of messages, of any kind; the error names the argument."""
+    if not isinstance(cls, type) or not issubclass(cls, ControlMessage):
+        raise TypeError(f"{name} must be a class of control messages, not {cls!r:.60}")
+    return cls
+
+
 def row_of(cls: Any) -> Row:
     """What is written down about a class of messages."""
     row: Row | None = getattr(cls, "_row", None) if isinstance(cls, type) and issubclass(cls, ControlMessage) else None

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lowsock._address import decode_name
 from lowsock.cmsg._base import UNASKED, ControlMessage, known
-from lowsock.cmsg._fields import UINT8, UINT16, UINT32, Named, address_bytes, layout, named, number
+from lowsock.cmsg._fields import UINT8, UINT32, Named, layout, named, number, socket_address
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -128,7 +128,8 @@ class _FromAddress(ExtendedError):
     ) -> Self:
         """As the kernel would send it. ``offender``: an address tuple with a numeric host, or None."""
         extended = _packed(errno, origin, icmp_type, icmp_code, info, value)
-        return cls.from_data(extended + _sockaddr(cls._family, offender))
+        behind = bytes(_WHOLE[cls._family]) if offender is None else socket_address("offender", offender, cls._family)
+        return cls.from_data(extended + behind)
 
 
 @known("IP_RECVERR", least=_EXTENDED.size, option="IP_RECVERR", room=_EXTENDED.size + _INET.size)
@@ -177,19 +178,3 @@ def _packed(errno: int, origin: int, icmp_type: int, icmp_code: int, info: int, 
         number("info", info, UINT32),
         number("value", value, UINT32),
     )
-
-
-def _sockaddr(family: int, offender: Any) -> bytes:
-    if offender is None:
-        return bytes(_WHOLE[family])
-    most = 2 if family == socket.AF_INET else 4
-    if not isinstance(offender, tuple) or not 1 < len(offender) <= most:
-        shape = "(host, port)" if most == 2 else "(host, port[, flowinfo[, scope_id]])"
-        raise TypeError(f"offender must be None or a tuple {shape}, not {offender!r:.60}")
-    host, port, flow, scope = (*offender, 0, 0)[:4]
-    packed = address_bytes("offender host", host, family)
-    network = number("offender port", port, UINT16).to_bytes(2, "big")
-    if family == socket.AF_INET:
-        return _INET.pack(family, network, packed)
-    label = number("offender flowinfo", flow, 2**20 - 1).to_bytes(4, "big")
-    return _INET6.pack(family, network, label, packed, number("offender scope_id", scope, UINT32))

@@ -87,7 +87,7 @@ def address_bytes(name: str, value: Any, family: int) -> bytes:
 
 
 _SIN, _SIN6 = layout("sockaddr_in"), layout("sockaddr_in6")
-_SHAPES: dict[int, str] = {socket.AF_INET: "(host, port)", socket.AF_INET6: "(host, port, flowinfo, scope_id)"}
+_SHAPES: dict[int, str] = {socket.AF_INET: "(host, port)", socket.AF_INET6: "(host, port[, flowinfo[, scope_id]])"}
 
 
 def socket_address(name: str, value: Any, family: int) -> bytes:

@@ -38,11 +38,9 @@ from lowsock.cmsg._questions import (
 )
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address
-
     from typing_extensions import Self
 
-    from lowsock._types import Address, Buffer
+    from lowsock._types import Address, Buffer, Host
 
 LINUX = sys.platform.startswith("linux")
 MAX_OPTIONS = 40  # bytes: what the length of IPv4's header leaves for them
@@ -63,9 +61,7 @@ class PktInfo(LocalAddress):
     __slots__ = ()
     _fields = ("local", "ifindex", "destination")
 
-    def __new__(
-        cls, *, local: str | IPv4Address = "0.0.0.0", ifindex: int = 0, destination: str | IPv4Address = "0.0.0.0"
-    ) -> Self:
+    def __new__(cls, *, local: Host = "0.0.0.0", ifindex: int = 0, destination: Host = "0.0.0.0") -> Self:
         """``local``: one of our addresses, "0.0.0.0" for any; ``ifindex``: 0 for any. Linux ignores ``destination``."""
         spec_dst = address_bytes("local", local, socket.AF_INET)
         addr = address_bytes("destination", destination, socket.AF_INET)
@@ -107,7 +103,7 @@ class DstAddr(LocalAddress):
     __slots__ = ()
     _fields = ("local",)
 
-    def __new__(cls, *, local: str | IPv4Address) -> Self:
+    def __new__(cls, *, local: Host) -> Self:
         """``local``: one of our addresses."""
         return cls.from_data(address_bytes("local", local, socket.AF_INET))
 

@@ -34,11 +34,9 @@ from lowsock.cmsg._questions import (
 )
 
 if TYPE_CHECKING:
-    from ipaddress import IPv6Address
-
     from typing_extensions import Self
 
-    from lowsock._types import Address, Buffer
+    from lowsock._types import Address, Buffer, Host
 
 MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address has in front as an IPv6 one
 _UNIT = 8  # bytes: what the length of an extension header counts in, after the first
@@ -62,7 +60,7 @@ class PktInfo6(LocalAddress):
     __slots__ = ()
     _fields = ("local", "ifindex")
 
-    def __new__(cls, *, local: str | IPv6Address = "::", ifindex: int = 0) -> Self:
+    def __new__(cls, *, local: Host = "::", ifindex: int = 0) -> Self:
         """``local``: one of our addresses, "::" for any; ``ifindex``: 0 for any, a link-local address needs one."""
         addr = address_bytes("local", local, socket.AF_INET6)
         return cls.from_data(_PKTINFO.pack(addr, number("ifindex", ifindex, UINT32)))
@@ -193,14 +191,14 @@ class ExtensionHeader(ControlMessage):
         return self[2]
 
 
-@known("IPV6_HOPOPTS", least=_UNIT, room=_LONGEST, option="IPV6_RECVHOPOPTS")
+@known("IPV6_HOPOPTS", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVHOPOPTS")
 class HopOptions(ExtensionHeader):
     """The hop-by-hop options. Both directions; Linux sends them with CAP_NET_RAW alone. See ipv6(7), RFC 3542."""
 
     __slots__ = ()
 
 
-@known("IPV6_DSTOPTS", least=_UNIT, room=_LONGEST, option="IPV6_RECVDSTOPTS")
+@known("IPV6_DSTOPTS", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVDSTOPTS")
 class DstOptions(ExtensionHeader):
     """The options for the destination. Both directions; Linux sends them with CAP_NET_RAW alone.
 
@@ -210,7 +208,7 @@ class DstOptions(ExtensionHeader):
     __slots__ = ()
 
 
-@known("IPV6_RTHDRDSTOPTS", least=_UNIT, room=_LONGEST)
+@known("IPV6_RTHDRDSTOPTS", least=_UNIT, step=_UNIT, room=_LONGEST)
 class RthdrDstOptions(ExtensionHeader):
     """Sent: the options for each destination of a routing header, in front of it; they are received as `DstOptions`.
 
@@ -220,7 +218,7 @@ class RthdrDstOptions(ExtensionHeader):
     __slots__ = ()
 
 
-@known("IPV6_RTHDR", least=_UNIT, room=_LONGEST, option="IPV6_RECVRTHDR")
+@known("IPV6_RTHDR", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVRTHDR")
 class RoutingHeader(ExtensionHeader):
     """The routing header. Both directions.
 

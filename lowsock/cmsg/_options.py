@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 MAX_FDS = 253  # Linux: SCM_MAX_FD
 _V6ONLY = socket.IPPROTO_IPV6, CONSTANTS["IPV6_V6ONLY"]
+_TYPE = CONSTANTS["SOL_SOCKET"], CONSTANTS["SO_TYPE"]
 _EXCLUSIVE = {"SO_TIMESTAMP", "SO_TIMESTAMPNS"}  # setting either clears the other
+_TIMES = (*_EXCLUSIVE, "SO_TIMESTAMPING", "SO_TIMESTAMP_NEW", "SO_TIMESTAMPNS_NEW", "SO_TIMESTAMPING_NEW")  # and these
 _LACKING = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -52,7 +54,7 @@ def enable(sock: Socket, *classes: Kind, fds: int = 0, timestamping: int = RECEI
     at least; `ValueError` for a class that is only ever sent, and for `Timestamp` with `TimestampNs`, of which a socket
     has one; `OSError` as the kernel says it. See setsockopt(2).
     """
-    size = space(*classes, fds=fds)
+    size, timestamping = space(*classes, fds=fds), checked_int("timestamping", timestamping, least=0)
     fd = target(sock)[0]
     wanted = [answer for cls in classes for answer in _asked(fd, cls)]
     if len(_EXCLUSIVE.intersection(row_of(cls).option for cls in wanted)) > 1:
@@ -62,8 +64,7 @@ def enable(sock: Socket, *classes: Kind, fds: int = 0, timestamping: int = RECEI
         for cls in wanted:
             _set(fd, cls, timestamping, before)
     except BaseException:
-        for (level, option), value in sorted(before.items(), key=lambda item: item[1] != 0):
-            lib.lowsock_set_option(fd, level, option, value)  # zeros first: they clear an exclusive option's twin, too
+        _put_back(fd, before)
         raise
     return size
 
@@ -81,9 +82,14 @@ def _asked(fd: int, cls: Kind) -> list[Kind]:
     if family < 0:
         fail(family)
     asked = [*answers(cls, family)]
-    if LINUX and family == socket.AF_INET6 and not lib.lowsock_option(fd, *_V6ONLY):
+    if LINUX and family == socket.AF_INET6 and _takes_both(fd):
         asked += answers(cls, socket.AF_INET)  # BSD tells of IPv4 by IPv6's messages, and has no options of IPv4 there
     return list(dict.fromkeys(asked))
+
+
+def _takes_both(fd: int) -> bool:
+    """Whether an IPv6 socket takes IPv4 as well, and its options: a raw one does not, whatever IPV6_V6ONLY says."""
+    return lib.lowsock_option(fd, *_TYPE) != socket.SOCK_RAW and not lib.lowsock_option(fd, *_V6ONLY)
 
 
 def _set(fd: int, cls: Kind, timestamping: int, before: dict[tuple[int, int], int]) -> None:
@@ -97,7 +103,7 @@ def _set(fd: int, cls: Kind, timestamping: int, before: dict[tuple[int, int], in
     found = pair(row.option)
     if found is None:
         raise NotImplementedError(f"{cls.__name__}: this platform has no {row.option}")
-    for each in (row.option, *(_EXCLUSIVE if row.option in _EXCLUSIVE else ())):
+    for each in (row.option, *(_TIMES if row.option in _TIMES else ())):
         place = pair(each)
         if place is not None and place not in before:
             before[place] = max(lib.lowsock_option(fd, *place), 0)
@@ -108,10 +114,17 @@ def _set(fd: int, cls: Kind, timestamping: int, before: dict[tuple[int, int], in
         _refused(answer, cls, row)
 
 
+def _put_back(fd: int, before: dict[tuple[int, int], int]) -> None:
+    """Zeros first: they clear an exclusive option's twin, too. What did not change is left: writing it restarts OPT_ID."""
+    for (level, option), value in sorted(before.items(), key=lambda item: item[1] != 0):
+        if lib.lowsock_option(fd, level, option) != value:
+            lib.lowsock_set_option(fd, level, option, value)
+
+
 def _flags(cls: Kind, timestamping: int) -> int:
     """What to add to the flags of SO_TIMESTAMPING: the caller's for the times, a class's own for what goes beside them."""
     own: int | None = getattr(cls, "_flags", None)
-    return checked_int("timestamping", timestamping, least=0) if own is None else own
+    return timestamping if own is None else own
 
 
 def _refused(answer: int, cls: Kind, row: Row) -> NoReturn:

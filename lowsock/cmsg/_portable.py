@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from lowsock.cmsg._base import ControlMessage, decode, row_of
+from lowsock.cmsg._base import ControlMessage, checked_class, decode, row_of
 from lowsock.cmsg._errors import ExtendedError, RecvErr, RecvErr6
 from lowsock.cmsg._fields import address_bytes, address_text, host_text
 from lowsock.cmsg._ip import TOS, TTL, DstAddr, OrigDstAddr, PktInfo, RecvIf
@@ -68,6 +68,7 @@ def find(ancdata: Iterable[Any], cls: type[M]) -> M | None:
 
     For one message; of several, `decode` them once, or take an `arrival`. Raises what `decode` raises. See cmsg(3).
     """
+    checked_class("cls", cls)
     return next((message for message in decode(ancdata) if isinstance(message, cls)), None)
 
 
@@ -85,7 +86,7 @@ def towards(destination: Address, question: type[M], **fields: Any) -> M:
     given = {name: value for name, value in fields.items() if value is not None}
     if family == socket.AF_INET and "local" in given:
         given["local"] = _unmapped(given["local"])
-    made: Any = answers(question, family)[0]
+    made: Any = answers(checked_class("question", question), family)[0]
     return made(**given)
 
 

@@ -141,7 +141,10 @@ class Security(ControlMessage):
             raise TypeError(f"label must be a str, not {type(label).__name__}")
         if "\0" in label:
             raise ValueError(f"label must have no null character: {label!r:.60}")
-        return cls.from_data(os.fsencode(label))
+        try:
+            return cls.from_data(os.fsencode(label))
+        except UnicodeEncodeError:
+            raise ValueError(f"label must be text that the file system's encoding has: {label!r:.60}") from None
 
     @property
     def label(self) -> str:
