@@ -7,9 +7,12 @@ the same count: a piece of memory is released by its number alone, so the count 
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import socket
+import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 from lowsock._ancillary import SOL_SOCKET, Control
@@ -70,7 +73,7 @@ class Ledger:
         self.open: Attempt | None = None  # what it came to has not been entered yet
         self.pieces: dict[int, Piece] = {}
         self.copied = 0
-        self.refused = False  # a send just failed that may have been counted all the same
+        self.doubt = 0  # sends that failed and may have been counted all the same: while there are any, none is made
         self.astray = False  # numbers came that are not ours: nothing can be released any more
 
     def put(self, key: int, piece: Piece) -> None:
@@ -85,8 +88,10 @@ class Ledger:
 
     def end(self) -> list[Piece]:
         """What is in flight when nobody will read completions any more."""
-        if self.open is not None and self.open.outcome and self.open.answer >= 0:
-            self.enter(self.open)
+        if self.open is not None and self.open.outcome:
+            self.doubt += self.open.answer < 0
+            if self.open.answer >= 0:
+                self.enter(self.open)
         return list(self.pieces.values())
 
     def was_given(self, key: int) -> bool:
@@ -94,7 +99,9 @@ class Ledger:
 
     def settle(self, told: ZeroCopyCompletion) -> None:
         """Releases what the kernel is done with."""
-        if self.refused and told.last == self.next:
+        ahead = (told.last - self.next) & UINT32
+        if ahead < self.doubt:
+            self.doubt -= ahead + 1
             self.next = (told.last + 1) & UINT32
         if self.astray or not self.was_given(told.last):
             self.astray = True
@@ -110,6 +117,12 @@ class Ledger:
 
 
 # ---- one send ----
+
+# What devices and their queues refuse. UDP has counted the send by then. One packet is freed with its refusal; of a
+# datagram in several, which the kernel copies, the first may have left or wait.
+_FROM_BELOW = {errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN, errno.EPERM}
+_SOL_UDP = CONSTANTS.get("SOL_UDP", 17)
+_TOO_MANY = bytes(4096)  # as datagrams of one byte each
 
 
 class Message:
@@ -131,6 +144,11 @@ class Attempt:
         self.outcome: list[int] = []
         self.news = self.counted = False  # of a refusal: whether events came, and whether the kernel counted it
 
+    @property
+    def may_count(self) -> bool:
+        """Of a refusal: whether the kernel may have counted it, and not have told so yet."""
+        return self.key is not None and not self.counted and -self.answer in _FROM_BELOW
+
     def call(self, fd: int, message: Message) -> None:
         """A list that is extended by a map has the answer before any Python code, such as a handler, can run again."""
         (payload, table, rows, _), piece, name = message.control, message.piece, message.name
@@ -141,6 +159,22 @@ class Attempt:
     @property
     def answer(self) -> int:
         return self.outcome[0]
+
+
+def probe(fd: int, name: bytes) -> None:
+    """Sends nothing, but makes the kernel tell its count, where that can be: UDP counts a datagram of more segments than it
+    takes, then refuses it, and its completion comes at once. It asks for no timestamp, which would be counted too."""
+    if lib.lowsock_option(fd, _SOL_UDP, CONSTANTS["UDP_CORK"]):
+        return  # it would be added to what waits there
+    payload = struct.pack("=HI", 1, 0)
+    table = [_SOL_UDP, CONSTANTS["UDP_SEGMENT"], 2, SOL_SOCKET, CONSTANTS["SO_TIMESTAMPING"], 4]
+    flags = MSG_ZEROCOPY | MSG_DONTWAIT
+    lib.lowsock_sendmsg(fd, _TOO_MANY, len(_TOO_MANY), payload, table, 2, name, len(name), flags)
+
+
+def counts_refused(fd: int) -> bool:
+    """Whether this kind of socket may have counted a send that it refused: TCP takes the number back."""
+    return bool(lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_TYPE"]) == socket.SOCK_DGRAM)
 
 
 # ---- sockets and their senders ----
@@ -173,8 +207,22 @@ def set_option(fd: int) -> None:
 def remember(name: int, ledger: Ledger) -> None:
     """Notes for the next sender how far the count is."""
     _LEFT.pop(name, None)
-    if ledger.astray:
+    if ledger.astray or ledger.doubt:
         return
     while len(_LEFT) >= _REMEMBERED:
         del _LEFT[next(iter(_LEFT))]
     _LEFT[name] = ledger.next
+
+
+def _outlive() -> None:
+    """CPython frees all memory before the process ends, and sockets may still send from it: one reference keeps it."""
+    if any(ledger.end() for ledger in HELD):
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(HELD))
+
+
+if sys.implementation.name == "cpython":
+    atexit.register(_outlive)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_LEFT.clear)  # the parent goes on counting
