@@ -55,11 +55,21 @@ class Piece:
 
     __slots__ = ("memory", "owner", "size")
 
-    def __init__(self, owner: Any, memory: CData) -> None:
-        self.owner, self.memory, self.size = owner, memory, len(memory)
+    def __init__(self, owner: Any, memory: CData, size: int) -> None:
+        self.owner, self.memory, self.size = owner, memory, size
 
     def overlaps(self, other: Piece) -> bool:
         return self.memory < other.memory + other.size and other.memory < self.memory + self.size
+
+
+def forgetting(lent: dict[int, Any], number: int) -> Any:
+    """What takes lent memory off the list when no view of it is left; the number may be another's by then."""
+
+    def forget(ref: Any) -> None:
+        if lent.get(number) is ref:
+            del lent[number]
+
+    return forget
 
 
 # ---- the count ----
@@ -93,6 +103,10 @@ class Ledger:
             if self.open.answer >= 0:
                 self.enter(self.open)
         return list(self.pieces.values())
+
+    def is_off(self) -> bool:
+        """Whether it may be behind the kernel's count."""
+        return self.astray or self.doubt > 0
 
     def was_given(self, key: int) -> bool:
         return (key - self.next) & UINT32 >= _HALF
@@ -180,7 +194,7 @@ def counts_refused(fd: int) -> bool:
 # ---- sockets and their senders ----
 
 HELD: set[Ledger] = set()  # of all senders; when one ends with sends incomplete, its own stays as long as the process runs
-_LEFT: dict[int, int] = {}  # the next number of a socket, by its cookie, as its last sender left it
+_LEFT: dict[int, Ledger] = {}  # the last of a socket, by its cookie: it knows how far the count is
 _REMEMBERED = 4096  # of those
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)  # AF_VSOCK may count one send several times
 
@@ -189,9 +203,12 @@ def first_number(fd: int, name: int, first_key: int | None) -> int:
     """What the next zero-copy send of a socket counts as: as told, or as its last sender left it."""
     if first_key is not None:
         return checked_int("first_key", first_key, least=0, most=UINT32)
-    if name not in _LEFT and lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"]) > 0:
+    known = _LEFT.get(name)
+    if known is not None:
+        known.end()
+    if known.is_off() if known else lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"]) > 0:
         raise ValueError("first_key must be told: SO_ZEROCOPY is set, so zero-copy sends may have been counted already")
-    return _LEFT.get(name, 0)
+    return known.next if known else 0
 
 
 def set_option(fd: int) -> None:
@@ -205,13 +222,11 @@ def set_option(fd: int) -> None:
 
 
 def remember(name: int, ledger: Ledger) -> None:
-    """Notes for the next sender how far the count is."""
+    """The next sender of this socket goes on with its count."""
     _LEFT.pop(name, None)
-    if ledger.astray or ledger.doubt:
-        return
     while len(_LEFT) >= _REMEMBERED:
         del _LEFT[next(iter(_LEFT))]
-    _LEFT[name] = ledger.next
+    _LEFT[name] = ledger
 
 
 def _outlive() -> None:

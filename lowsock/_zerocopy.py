@@ -34,6 +34,7 @@ from lowsock._inflight import (
     Sent,
     counts_refused,
     first_number,
+    forgetting,
     probe,
     remember,
     set_option,
@@ -109,10 +110,11 @@ class ZeroCopySender:
             if self._cookie in ATTACHED:
                 raise ValueError("sock: a sender is on this socket already")
             self._ledger = Ledger(first_number(fd, self._cookie, first_key))
-            self._closed = False  # from here on the end of it notes the count
+            remember(self._cookie, self._ledger)
             set_option(fd)
-            HELD.add(self._ledger)
+            self._closed = False
             ATTACHED[self._cookie] = self
+            HELD.add(self._ledger)
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +133,7 @@ class ZeroCopySender:
         again when the sends from it are complete: see `is_free`, `wait`."""
         memory = ffi.new("char[]", checked_int("size", size, least=1))
         lent = ffi.buffer(memory)
-        self._lent[id(lent)] = weakref.ref(lent, _forgetting(self._lent, id(lent)))
+        self._lent[id(lent)] = weakref.ref(lent, forgetting(self._lent, id(lent)))
         return memoryview(lent)
 
     def is_free(self, view: memoryview) -> bool:
@@ -141,15 +143,17 @@ class ZeroCopySender:
         return not any(piece.overlaps(other) for other in self._ledger.pieces.copy().values())
 
     def _piece(self, name: str, data: Any) -> Piece:
+        """CPython crashes if it collects an exported view, as in the frames of an error: so no name keeps the export."""
         if isinstance(data, bytes):
-            return Piece(data, ffi.from_buffer("char[]", data))
+            return Piece(data, ffi.from_buffer("char[]", data), len(data))
         owner = data.obj if isinstance(data, memoryview) else None
         known = self._lent.get(id(owner))
         if known is None or known() is not owner:
             what = f"not {type(data).__name__}: the kernel reads it after the call, when this could have changed"
             raise TypeError(f"{name} must be bytes, or memory that buffer() of this sender lent, {what}")
-        viewed(name, data).release()
-        return Piece(owner, ffi.from_buffer("char[]", data))
+        with viewed(name, data) as view:
+            size = view.nbytes
+        return Piece(owner, ffi.cast("char *", ffi.from_buffer("char[]", data)), size)
 
     # ---- sending ----
 
@@ -344,12 +348,12 @@ class ZeroCopySender:
         """The end; it may be done twice. The ledger is held elsewhere: whatever comes between cannot free what it keeps."""
         pieces = self._ledger.end()
         with Surely(_REGISTRY), _REGISTRY:
-            remember(self._cookie, self._ledger)
             if ATTACHED.get(self._cookie) is self:
                 del ATTACHED[self._cookie]
-        self._closed = True
         if not pieces:
             HELD.discard(self._ledger)
+        self._closed = True
+        if not pieces:
             return
         size = sum(piece.size for piece in pieces)
         message = f"a ZeroCopySender {how} while {len(pieces)} sends were incomplete: {size} bytes are kept for good"
@@ -396,13 +400,3 @@ class ZeroCopySender:
     def _refuse_astray(self) -> None:
         if self._ledger.astray:
             raise RuntimeError("completions came that are not this sender's: somebody else sends with MSG_ZEROCOPY here")
-
-
-def _forgetting(lent: dict[int, Any], number: int) -> Any:
-    """What takes lent memory off the list when no view of it is left; the number may be another's by then."""
-
-    def forget(ref: Any) -> None:
-        if lent.get(number) is ref:
-            del lent[number]
-
-    return forget
