@@ -50,9 +50,7 @@ if TYPE_CHECKING:
 
     from lowsock._types import Address, ControlMessage, Socket
 
-_STASHED = 16384  # events that wait for `read`
-_ALL = 2**31
-
+_STASHED, _ALL = 16384, 2**31  # events that wait for `read`
 _REGISTRY = threading.RLock()  # a collection within may bring the end of another sender
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -337,7 +335,7 @@ class ZeroCopySender:
         if self._closed or find_cookie(target(self._sock)[0]) != self._cookie:
             return None, False
         fd, news = self._fd(), self._catch_up() > 0
-        return (fd if self._ledger.pieces and not self._ledger.astray else None), news
+        return fd if self._ledger.pieces and not self._ledger.astray else None, news
 
     @_alone
     def _finish(self) -> None:
@@ -353,11 +351,10 @@ class ZeroCopySender:
         if not pieces:
             HELD.discard(self._ledger)
         self._closed = True
-        if not pieces:
-            return
-        size = sum(piece.size for piece in pieces)
-        message = f"a ZeroCopySender {how} while {len(pieces)} sends were incomplete: {size} bytes are kept for good"
-        warnings.warn(message, ResourceWarning, stacklevel=5, source=self)
+        if pieces:
+            told = f"a ZeroCopySender {how} while {len(pieces)} sends were incomplete: "
+            told += f"{sum(piece.size for piece in pieces)} bytes are kept for good"
+            warnings.warn(told, ResourceWarning, stacklevel=5, source=self)
 
     # ---- what it knows ----
 
