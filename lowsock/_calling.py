@@ -41,6 +41,11 @@ def fail(answer: int) -> NoReturn:
     raise OSError(-answer, os.strerror(-answer))
 
 
+def time_out() -> NoReturn:
+    """Raises that the time is up."""
+    raise socket.timeout("timed out")
+
+
 def target(sock: Socket) -> tuple[int, float | None]:
     """The descriptor of ``sock`` and its timeout in seconds (None: blocks as the descriptor's own flags say)."""
     if type(sock) is socket.socket:
@@ -107,6 +112,23 @@ def checked_int(name: str, value: Any, least: int = -INT_MAX - 1, most: int = IN
     return number
 
 
+def checked_seconds(name: str, value: Any) -> float | None:
+    """``value`` as a number of seconds, None for no end; the error names the argument."""
+    if value is None:
+        return None
+    try:
+        seconds = math.copysign(value, value)
+    except (TypeError, OverflowError) as error:
+        if not raised_here(error):
+            raise
+        if isinstance(error, OverflowError):
+            raise OverflowError(f"{name} is out of range: {type(value).__name__}") from None
+        raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}") from None
+    if not seconds >= 0:
+        raise ValueError(f"{name} must not be negative, or no number: {seconds}")
+    return seconds
+
+
 def checked_field(name: str, value: Any, most: int) -> int:
     """``value`` as an unsigned field of an address; whatever does not fit is an `OverflowError`, as in the socket module."""
     number = checked_index(name, value)
@@ -158,7 +180,7 @@ class _Waiting:
     def wait(self, fd: int) -> None:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise socket.timeout("timed out")
+            time_out()
         if fd < 0:
             return  # closed meanwhile: the call says EBADF
         if not self._misled:

@@ -186,7 +186,8 @@ def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -> list
     """Waits until the error queue of ``sock`` has events, at most ``timeout`` seconds; returns what `read` then returns.
 
     The list is empty when the time is up. The timeout of the socket itself does not count here. Data that arrives
-    meanwhile wakes nobody, and an error that is pending without an event does not make it spin. Raises what `read` raises.
+    meanwhile wakes nobody, and an error that is pending without an event does not make it spin. Raises what `read` raises,
+    and `ValueError` for a negative ``timeout``.
     """
     patience = Patience(timeout)
     while True:
@@ -197,11 +198,15 @@ def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -> list
 
 def cookie(fd: int) -> int:
     """What the kernel calls a socket by; no other socket ever has the same."""
+    name = find_cookie(fd)
+    return name if name >= 0 else fail(name)
+
+
+def find_cookie(fd: int) -> int:
+    """The same, or -errno."""
     value = ffi.new("char[]", 8)
     size = lib.lowsock_read_option(fd, _ancillary.SOL_SOCKET, _COOKIE, value, 8)
-    if size < 0:
-        fail(size)
-    return int.from_bytes(ffi.buffer(value)[:], sys.byteorder)
+    return size if size < 0 else int.from_bytes(ffi.buffer(value)[:], sys.byteorder)
 
 
 def _read(fd: int, limit: int) -> list[Event]:

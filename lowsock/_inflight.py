@@ -7,9 +7,12 @@ the same count: a piece of memory is released by its number alone, so the count 
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import socket
+import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 from lowsock._ancillary import SOL_SOCKET, Control
@@ -52,11 +55,21 @@ class Piece:
 
     __slots__ = ("memory", "owner", "size")
 
-    def __init__(self, owner: Any, memory: CData) -> None:
-        self.owner, self.memory, self.size = owner, memory, len(memory)
+    def __init__(self, owner: Any, memory: CData, size: int) -> None:
+        self.owner, self.memory, self.size = owner, memory, size
 
     def overlaps(self, other: Piece) -> bool:
         return self.memory < other.memory + other.size and other.memory < self.memory + self.size
+
+
+def forgetting(lent: dict[int, Any], number: int) -> Any:
+    """What takes lent memory off the list when no view of it is left; the number may be another's by then."""
+
+    def forget(ref: Any) -> None:
+        if lent.get(number) is ref:
+            del lent[number]
+
+    return forget
 
 
 # ---- the count ----
@@ -70,7 +83,7 @@ class Ledger:
         self.open: Attempt | None = None  # what it came to has not been entered yet
         self.pieces: dict[int, Piece] = {}
         self.copied = 0
-        self.refused = False  # a send just failed that may have been counted all the same
+        self.doubt = 0  # sends that failed and may have been counted all the same: while there are any, none is made
         self.astray = False  # numbers came that are not ours: nothing can be released any more
 
     def put(self, key: int, piece: Piece) -> None:
@@ -85,16 +98,24 @@ class Ledger:
 
     def end(self) -> list[Piece]:
         """What is in flight when nobody will read completions any more."""
-        if self.open is not None and self.open.outcome and self.open.answer >= 0:
-            self.enter(self.open)
+        if self.open is not None and self.open.outcome:
+            self.doubt += self.open.answer < 0
+            if self.open.answer >= 0:
+                self.enter(self.open)
         return list(self.pieces.values())
+
+    def is_off(self) -> bool:
+        """Whether it may be behind the kernel's count."""
+        return self.astray or self.doubt > 0
 
     def was_given(self, key: int) -> bool:
         return (key - self.next) & UINT32 >= _HALF
 
     def settle(self, told: ZeroCopyCompletion) -> None:
         """Releases what the kernel is done with."""
-        if self.refused and told.last == self.next:
+        ahead = (told.last - self.next) & UINT32
+        if ahead < self.doubt:
+            self.doubt -= ahead + 1
             self.next = (told.last + 1) & UINT32
         if self.astray or not self.was_given(told.last):
             self.astray = True
@@ -110,6 +131,12 @@ class Ledger:
 
 
 # ---- one send ----
+
+# What devices and their queues refuse. UDP has counted the send by then. One packet is freed with its refusal; of a
+# datagram in several, which the kernel copies, the first may have left or wait.
+_FROM_BELOW = {errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN, errno.EPERM}
+_SOL_UDP = CONSTANTS.get("SOL_UDP", 17)
+_TOO_MANY = bytes(4096)  # as datagrams of one byte each
 
 
 class Message:
@@ -131,6 +158,11 @@ class Attempt:
         self.outcome: list[int] = []
         self.news = self.counted = False  # of a refusal: whether events came, and whether the kernel counted it
 
+    @property
+    def may_count(self) -> bool:
+        """Of a refusal: whether the kernel may have counted it, and not have told so yet."""
+        return self.key is not None and not self.counted and -self.answer in _FROM_BELOW
+
     def call(self, fd: int, message: Message) -> None:
         """A list that is extended by a map has the answer before any Python code, such as a handler, can run again."""
         (payload, table, rows, _), piece, name = message.control, message.piece, message.name
@@ -143,10 +175,26 @@ class Attempt:
         return self.outcome[0]
 
 
+def probe(fd: int, name: bytes) -> None:
+    """Sends nothing, but makes the kernel tell its count, where that can be: UDP counts a datagram of more segments than it
+    takes, then refuses it, and its completion comes at once. It asks for no timestamp, which would be counted too."""
+    if lib.lowsock_option(fd, _SOL_UDP, CONSTANTS["UDP_CORK"]):
+        return  # it would be added to what waits there
+    payload = struct.pack("=HI", 1, 0)
+    table = [_SOL_UDP, CONSTANTS["UDP_SEGMENT"], 2, SOL_SOCKET, CONSTANTS["SO_TIMESTAMPING"], 4]
+    flags = MSG_ZEROCOPY | MSG_DONTWAIT
+    lib.lowsock_sendmsg(fd, _TOO_MANY, len(_TOO_MANY), payload, table, 2, name, len(name), flags)
+
+
+def counts_refused(fd: int) -> bool:
+    """Whether this kind of socket may have counted a send that it refused: TCP takes the number back."""
+    return bool(lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_TYPE"]) == socket.SOCK_DGRAM)
+
+
 # ---- sockets and their senders ----
 
 HELD: set[Ledger] = set()  # of all senders; when one ends with sends incomplete, its own stays as long as the process runs
-_LEFT: dict[int, int] = {}  # the next number of a socket, by its cookie, as its last sender left it
+_LEFT: dict[int, Ledger] = {}  # the last of a socket, by its cookie: it knows how far the count is
 _REMEMBERED = 4096  # of those
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)  # AF_VSOCK may count one send several times
 
@@ -155,9 +203,12 @@ def first_number(fd: int, name: int, first_key: int | None) -> int:
     """What the next zero-copy send of a socket counts as: as told, or as its last sender left it."""
     if first_key is not None:
         return checked_int("first_key", first_key, least=0, most=UINT32)
-    if name not in _LEFT and lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"]) > 0:
+    known = _LEFT.get(name)
+    if known is not None:
+        known.end()
+    if known.is_off() if known else lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"]) > 0:
         raise ValueError("first_key must be told: SO_ZEROCOPY is set, so zero-copy sends may have been counted already")
-    return _LEFT.get(name, 0)
+    return known.next if known else 0
 
 
 def set_option(fd: int) -> None:
@@ -171,10 +222,22 @@ def set_option(fd: int) -> None:
 
 
 def remember(name: int, ledger: Ledger) -> None:
-    """Notes for the next sender how far the count is."""
+    """The next sender of this socket goes on with its count."""
     _LEFT.pop(name, None)
-    if ledger.astray:
-        return
     while len(_LEFT) >= _REMEMBERED:
         del _LEFT[next(iter(_LEFT))]
-    _LEFT[name] = ledger.next
+    _LEFT[name] = ledger
+
+
+def _outlive() -> None:
+    """CPython frees all memory before the process ends, and sockets may still send from it: one reference keeps it."""
+    if any(ledger.end() for ledger in HELD):
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(HELD))
+
+
+if sys.implementation.name == "cpython":
+    atexit.register(_outlive)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_LEFT.clear)  # the parent goes on counting

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Waiting for what others may take first. See poll(2)."""
+"""Waiting for what others may take first, and letting go of a lock whatever comes. See poll(2)."""
 
 from __future__ import annotations
 
 import math
 import select
 import time
+from typing import Any
+
+from lowsock._calling import checked_seconds
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 
@@ -13,7 +16,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 class Patience:
     """Waits for a descriptor until a deadline. Others may take the event that it waits for, so no wait is long."""
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, timeout: float | None) -> None:
+        seconds = checked_seconds("timeout", timeout)
         self._deadline = math.inf if seconds is None else time.monotonic() + seconds
         self._pause = _FIRST_PAUSE
         self._woken = False
@@ -23,6 +27,8 @@ class Patience:
         left = self._deadline - time.monotonic()
         if left <= 0:
             return False
+        if fd < 0:
+            return True  # closed meanwhile: the next call says so
         if news:
             self._woken, self._pause = False, _FIRST_PAUSE
         if self._woken:
@@ -33,3 +39,20 @@ class Patience:
         poll.register(fd, events)
         self._woken = bool(poll.poll(math.ceil(min(left, _LONGEST_PAUSE) * 1000)))
         return True
+
+
+class Surely:
+    """``with Surely(lock), lock:`` lets go of an `RLock` also where a signal handler raises between the end of the block and
+    its exit, which CPython 3.9 and PyPy then leave out."""
+
+    __slots__ = ("_before", "_lock")
+
+    def __init__(self, lock: Any) -> None:
+        self._lock, self._before = lock, lock._is_owned()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        while not self._before and self._lock._is_owned():
+            self._lock.release()

@@ -8,22 +8,21 @@ send came to is noted before any signal handler can run, and each step after tha
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import select
-import socket
-import sys
 import threading
 import warnings
 import weakref
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
 
 from lowsock import _address
 from lowsock._ancillary import NO_ANCDATA, encode
 from lowsock._buffers import viewed
-from lowsock._calling import MSG_DONTWAIT, checked_int, fail, target
-from lowsock._errqueue import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie
+from lowsock._calling import MSG_DONTWAIT, checked_int, checked_seconds, fail, target, time_out
+from lowsock._errqueue import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
 from lowsock._ffi import ffi
 from lowsock._inflight import (
     HELD,
@@ -33,26 +32,43 @@ from lowsock._inflight import (
     Message,
     Piece,
     Sent,
+    counts_refused,
     first_number,
+    forgetting,
+    probe,
     remember,
     set_option,
 )
-from lowsock._patience import Patience
+from lowsock._patience import Patience, Surely
 from lowsock._reply import CONTROL, DATA, Reply
 from lowsock.cmsg._fields import UINT32
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType
 
     from typing_extensions import Self
 
     from lowsock._types import Address, ControlMessage, Socket
 
-_STASHED = 16384  # events that wait for `read`
-_ALL = 2**31
-
+_STASHED, _ALL = 16384, 2**31  # events that wait for `read`
 _REGISTRY = threading.RLock()  # a collection within may bring the end of another sender
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _alone(method: Method) -> Method:
+    """A method that has the sender for itself. A signal handler that comes back in, on the same thread, would find things
+    half done."""
+
+    @functools.wraps(method)
+    def locked(self: ZeroCopySender, *args: Any, **more: Any) -> Any:
+        if self._process != os.getpid():
+            raise RuntimeError("this sender is of another process, which forked this one: the completions are its own")
+        if self._lock._is_owned():
+            raise RuntimeError("this sender is in use by the code that a signal handler interrupted")
+        with Surely(self._lock), self._lock:
+            return method(self, *args, **more)
+
+    return cast("Method", locked)
 
 
 class ZeroCopySender:
@@ -62,8 +78,8 @@ class ZeroCopySender:
     this socket leads here. Nobody else may send with MSG_ZEROCOPY on it; if numbers of other sends come, nothing is
     released any more and a `RuntimeError` says so. The socket stays yours: close the sender first, then the socket.
 
-    Threads may share a sender. A context manager: leaving it closes it, and waits if no exception was raised. See send(2),
-    socket(7).
+    Threads may share a sender, a child made by fork cannot use it (`RuntimeError`). A context manager: leaving it closes
+    it, and waits if no exception was raised. See send(2), socket(7).
     """
 
     _closed = True  # until it is whole
@@ -81,22 +97,22 @@ class ZeroCopySender:
         fd = target(sock)[0]
         if not MSG_ZEROCOPY:
             raise NotImplementedError("this platform has no zero-copy sends (MSG_ZEROCOPY)")
-        self._sock, self._timeout = sock, timeout
+        self._sock, self._timeout, self._process = sock, checked_seconds("timeout", timeout), os.getpid()
         self._cookie = cookie(fd)
         self._lock: Any = threading.RLock()
         self._slot = Slot(Reply(DATA, CONTROL))
         self._events: deque[Event] = deque(maxlen=_STASHED)
-        self._stashed: Event | None = None
         self._dropped = self._plain = 0
         self._lent: dict[int, weakref.ref[Any]] = {}
-        with _REGISTRY:
+        with Surely(_REGISTRY), _REGISTRY:
             if self._cookie in ATTACHED:
                 raise ValueError("sock: a sender is on this socket already")
             self._ledger = Ledger(first_number(fd, self._cookie, first_key))
+            remember(self._cookie, self._ledger)
             set_option(fd)
-            HELD.add(self._ledger)
+            self._closed = False
             ATTACHED[self._cookie] = self
-        self._closed = False
+            HELD.add(self._ledger)
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +121,7 @@ class ZeroCopySender:
         self.close(self._timeout if kind is None else 0)
 
     def __del__(self) -> None:
-        if not self._closed:
+        if not self._closed and self._process == os.getpid():
             self._abandon("was never closed")
 
     # ---- memory ----
@@ -115,26 +131,27 @@ class ZeroCopySender:
         again when the sends from it are complete: see `is_free`, `wait`."""
         memory = ffi.new("char[]", checked_int("size", size, least=1))
         lent = ffi.buffer(memory)
-        self._lent[id(lent)] = weakref.ref(lent, _forgetting(self._lent, id(lent)))
+        self._lent[id(lent)] = weakref.ref(lent, forgetting(self._lent, id(lent)))
         return memoryview(lent)
 
     def is_free(self, view: memoryview) -> bool:
         """Whether lent memory may be written to: no send from it, or from a part of it, is incomplete."""
         piece = self._piece("view", view)
-        with self._entered():
-            self._catch_up()
-            return not any(piece.overlaps(other) for other in self._ledger.pieces.values())
+        self._look()
+        return not any(piece.overlaps(other) for other in self._ledger.pieces.copy().values())
 
     def _piece(self, name: str, data: Any) -> Piece:
+        """CPython crashes if it collects an exported view, as in the frames of an error: so no name keeps the export."""
         if isinstance(data, bytes):
-            return Piece(data, ffi.from_buffer("char[]", data))
+            return Piece(data, ffi.from_buffer("char[]", data), len(data))
         owner = data.obj if isinstance(data, memoryview) else None
         known = self._lent.get(id(owner))
         if known is None or known() is not owner:
             what = f"not {type(data).__name__}: the kernel reads it after the call, when this could have changed"
             raise TypeError(f"{name} must be bytes, or memory that buffer() of this sender lent, {what}")
-        viewed(name, data).release()
-        return Piece(owner, ffi.from_buffer("char[]", data))
+        with viewed(name, data) as view:
+            size = view.nbytes
+        return Piece(owner, ffi.cast("char *", ffi.from_buffer("char[]", data)), size)
 
     # ---- sending ----
 
@@ -167,7 +184,7 @@ class ZeroCopySender:
             elif -attempt.answer in (errno.EAGAIN, errno.EWOULDBLOCK):
                 patience = patience or Patience(self._seconds(fd, flags, attempt.answer))
                 if not patience.wait(fd, select.POLLOUT, attempt.news):
-                    raise socket.timeout("timed out")
+                    time_out()
             elif attempt.answer != -errno.EINTR:
                 fail(attempt.answer)
 
@@ -178,17 +195,20 @@ class ZeroCopySender:
             fail(answer)
         return timeout
 
+    @_alone
     def _attempt(self, message: Message, zerocopy: bool) -> tuple[Attempt, int]:
-        with self._entered():
-            self._conclude()
-            self._refuse_astray()
-            fd = self._fd()
-            attempt = self._ledger.open = Attempt(message.piece, self._ledger.next if zerocopy else None)
-            attempt.call(fd, message)
-            self._conclude()
-            if attempt.key is None and attempt.answer > 0:
-                self._plain += 1
-            return attempt, fd
+        fd = self._fd()
+        self._conclude()
+        self._refuse_astray()
+        if zerocopy and self._ledger.doubt:
+            self._ask(fd, message.name)
+            zerocopy = not self._ledger.doubt
+        attempt = self._ledger.open = Attempt(message.piece, self._ledger.next if zerocopy else None)
+        attempt.call(fd, message)
+        self._conclude()
+        if attempt.key is None and attempt.answer > 0:
+            self._plain += 1
+        return attempt, fd
 
     def _conclude(self) -> None:
         """Enters what the last attempt came to. Each step may be done twice: an exception may have come between."""
@@ -202,12 +222,23 @@ class ZeroCopySender:
 
     def _look_into(self, attempt: Attempt) -> None:
         """UDP may count a send and fail after that (ENOBUFS of a queueing discipline, EPERM of a firewall); then its
-        completion is there already. Where the kernel gave up earlier, it has taken the number back."""
+        completion is there already, or, if it went in several packets, will come when they are gone. Where the kernel gave
+        up earlier, it has taken the number back."""
+        ledger = self._ledger
         if attempt.answer != -errno.EINTR:
-            self._ledger.refused = attempt.key is not None
+            ledger.doubt += attempt.key == ledger.next and not ledger.doubt
             attempt.news = self._drain(_ALL) > 0
-            self._ledger.refused = False
-            attempt.counted = attempt.key is not None and self._ledger.next != attempt.key
+            attempt.counted = attempt.key not in (None, ledger.next)
+            if attempt.key == ledger.next and not (attempt.may_count and counts_refused(self._fd())):
+                ledger.doubt = 0
+
+    def _ask(self, fd: int, name: bytes) -> None:
+        """Ends the doubt about the count, if that can be. What is left of the doubt is never too little."""
+        ledger = self._ledger
+        before, ledger.doubt = ledger.next, ledger.doubt + 1
+        probe(fd, name)
+        self._drain(_ALL)
+        ledger.doubt = 0 if ledger.next != before else ledger.doubt - 1
 
     # ---- completions ----
 
@@ -217,27 +248,33 @@ class ZeroCopySender:
         Completions of adjacent sends are merged if they say the same, under the first's ``ancdata``. If more than 16384
         events wait to be read, the oldest are lost, and counted by ``dropped``. See `lowsock.errqueue.read`.
         """
-        limit = checked_int("limit", limit, least=1)
-        with self._entered(closed=True):
-            if not self._closed:
-                self._catch_up(limit)
-            events = list(islice(self._events, limit))
-            for _ in events:
-                self._events.popleft()
-            return events
+        return self._take(checked_int("limit", limit, least=1))
+
+    @_alone
+    def _take(self, limit: int) -> list[Event]:
+        if not self._closed:
+            self._catch_up(limit)
+        events = list(islice(self._events, limit))
+        for _ in events:
+            self._events.popleft()
+        return events
 
     def wait(self, timeout: float | None = None, key: int | None = None) -> bool:
         """Waits until the send with this number is complete, or all are; False when ``timeout`` seconds were too few."""
         patience = Patience(timeout)
         while True:
-            with self._entered():
-                news = self._catch_up() > 0
-                self._refuse_astray()
-                if self._is_complete(key):
-                    return True
-                fd = self._fd()
+            fd, news = self._look()
+            self._refuse_astray()
+            if self._is_complete(key):
+                return True
             if not patience.wait(fd, 0, news):
                 return False
+
+    @_alone
+    def _look(self) -> tuple[int, bool]:
+        """Reads what came; the descriptor, and whether anything had."""
+        fd = self._fd()
+        return fd, self._catch_up() > 0
 
     def _is_complete(self, key: int | None) -> bool:
         if key is None:
@@ -259,16 +296,18 @@ class ZeroCopySender:
                 return count
             if isinstance(event, ZeroCopyCompletion):
                 self._ledger.settle(event)
-            if self._stashed is not event:
-                self._stash(event)
-                self._stashed = event
+            self._stash(event)
             self._slot.clear()
         return limit
 
     def _stash(self, event: Event) -> None:
         last = self._events[-1] if self._events else None
-        if isinstance(event, ZeroCopyCompletion) and isinstance(last, ZeroCopyCompletion) and last.is_followed_by(event):
-            self._events[-1] = last._replace(last=event.last)
+        if isinstance(event, ZeroCopyCompletion) and isinstance(last, ZeroCopyCompletion):
+            if last.is_followed_by(event):
+                last = self._events[-1] = last._replace(last=event.last)
+            if last.last == event.last:
+                return
+        if last is event:
             return
         self._dropped += len(self._events) == _STASHED
         self._events.append(event)
@@ -282,36 +321,40 @@ class ZeroCopySender:
         If the time was too short, or the socket is closed, the memory of the incomplete sends is kept for as long as the
         process runs, since the kernel may still read it, and a `ResourceWarning` says so.
         """
-        if self._closed:
-            return
-        try:
-            self.wait(timeout)
-        except (OSError, RuntimeError) as error:  # the socket is gone, or the count is
-            if isinstance(error, RuntimeError) and not self._ledger.astray:
-                raise
-        except ValueError:  # another thread has closed it meanwhile
-            return
-        self._finish()
+        patience = Patience(timeout)
+        if self._process != os.getpid():
+            self._closed = True
+        while not self._closed:
+            fd, news = self._last_look()
+            if fd is None or not patience.wait(fd, 0, news):
+                self._finish()
 
+    @_alone
+    def _last_look(self) -> tuple[int | None, bool]:
+        """As `_look`; None where there is nothing left to wait for, or nobody to tell of it."""
+        if self._closed or find_cookie(target(self._sock)[0]) != self._cookie:
+            return None, False
+        fd, news = self._fd(), self._catch_up() > 0
+        return fd if self._ledger.pieces and not self._ledger.astray else None, news
+
+    @_alone
     def _finish(self) -> None:
-        with self._entered(closed=True):
-            if not self._closed:
-                self._abandon("was closed")
+        if not self._closed:
+            self._abandon("was closed")
 
     def _abandon(self, how: str) -> None:
-        """The end. The ledger is held elsewhere, so that whatever comes between cannot free what it keeps."""
-        self._closed = True
+        """The end; it may be done twice. The ledger is held elsewhere: whatever comes between cannot free what it keeps."""
         pieces = self._ledger.end()
-        with _REGISTRY:
-            remember(self._cookie, self._ledger)
+        with Surely(_REGISTRY), _REGISTRY:
             if ATTACHED.get(self._cookie) is self:
                 del ATTACHED[self._cookie]
         if not pieces:
             HELD.discard(self._ledger)
-            return
-        size = sum(piece.size for piece in pieces)
-        message = f"a ZeroCopySender {how} while {len(pieces)} sends were incomplete: {size} bytes are kept for good"
-        warnings.warn(message, ResourceWarning, stacklevel=3, source=self)
+        self._closed = True
+        if pieces:
+            told = f"a ZeroCopySender {how} while {len(pieces)} sends were incomplete: "
+            told += f"{sum(piece.size for piece in pieces)} bytes are kept for good"
+            warnings.warn(told, ResourceWarning, stacklevel=5, source=self)
 
     # ---- what it knows ----
 
@@ -342,22 +385,10 @@ class ZeroCopySender:
 
     # ---- checks ----
 
-    def _entered(self, closed: bool = False) -> Any:
-        """The lock. A signal handler that comes back in here while its own thread is within would find things half done.
-
-        On CPython 3.9 and PyPy a handler can raise between the end of a `with` block and its exit, which is then left out.
-        """
-        if self._lock._is_owned():
-            if _is_within(self, sys._getframe(2)):
-                raise RuntimeError("this sender is in use by the code that a signal handler interrupted")
-            while self._lock._is_owned():
-                self._lock.release()
-        if self._closed and not closed:
-            raise ValueError("this sender is closed")
-        return self._lock
-
     def _fd(self) -> int:
         """The descriptor, if it still is that socket's: its number may have come back as another's."""
+        if self._closed:
+            raise ValueError("this sender is closed")
         fd = target(self._sock)[0]
         if cookie(fd) != self._cookie:
             fail(-errno.EBADF)
@@ -366,34 +397,3 @@ class ZeroCopySender:
     def _refuse_astray(self) -> None:
         if self._ledger.astray:
             raise RuntimeError("completions came that are not this sender's: somebody else sends with MSG_ZEROCOPY here")
-
-
-_LOCKING = {
-    method.__code__
-    for method in (
-        ZeroCopySender.is_free,
-        ZeroCopySender._attempt,
-        ZeroCopySender.read,
-        ZeroCopySender.wait,
-        ZeroCopySender._finish,
-    )
-}
-
-
-def _is_within(sender: ZeroCopySender, frame: FrameType | None) -> bool:
-    """Whether one of the sender's locking methods called what runs in ``frame``, or it itself is one."""
-    while frame is not None:
-        if frame.f_code in _LOCKING and frame.f_locals.get("self") is sender:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _forgetting(lent: dict[int, Any], number: int) -> Any:
-    """What takes lent memory off the list when no view of it is left; the number may be another's by then."""
-
-    def forget(ref: Any) -> None:
-        if lent.get(number) is ref:
-            del lent[number]
-
-    return forget

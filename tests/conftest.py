@@ -169,6 +169,25 @@ stream_pair = pytest.fixture(params=("unix-stream", *TCP_KINDS), name="stream_pa
 message_pair = pytest.fixture(params=("unix-seqpacket", *DGRAM_KINDS), name="message_pair")(_connected)
 
 
+def _drain(sock: socket.socket) -> bytes:
+    sock.setblocking(False)
+    taken = b""
+    while True:
+        try:
+            data = sock.recv(2**20)
+        except BlockingIOError:
+            return taken
+        if not data:
+            return taken
+        taken += data
+
+
+@pytest.fixture
+def drain() -> Callable[[socket.socket], bytes]:
+    """A callable: what a socket has received, which does not block from then on."""
+    return _drain
+
+
 # ---- ways to pass a socket ----
 
 

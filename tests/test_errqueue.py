@@ -26,13 +26,6 @@ from lowsock.errqueue import (
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="error queues are Linux's")
 
 ERRQUEUE = constants.MSG_ERRQUEUE
-LOOPBACK = 1  # the number of its interface, in every namespace
-HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-RECVERR = {
-    socket.AF_INET: (socket.IPPROTO_IP, constants.IP_RECVERR),
-    socket.AF_INET6: (socket.IPPROTO_IPV6, constants.IPV6_RECVERR),
-}
-both_families = pytest.mark.parametrize("family", HOSTS, ids=["IPv4", "IPv6"])
 
 
 def of(message, *others, data=b"data", address=("10.0.0.9", 5), flags=ERRQUEUE):

@@ -76,8 +76,18 @@ def test_a_number_that_was_not_given_stops_all_release(first):
 
 
 @pytest.mark.parametrize("first", [0, 5, TOP - 1])
-def test_a_refused_send_may_have_been_counted(first):
+@pytest.mark.parametrize(("doubt", "ahead"), [(1, 0), (2, 0), (2, 1)])
+def test_refused_sends_may_have_been_counted(first, doubt, ahead):
     made = ledger(first, 2)
-    made.refused = True
-    made.settle(told((first + 1) % TOP, (first + 2) % TOP))
-    assert (made.astray, made.next, list(made.pieces.values())) == (False, (first + 3) % TOP, [0])
+    made.doubt = doubt
+    made.settle(told((first + 1) % TOP, (first + 2 + ahead) % TOP))
+    assert (made.astray, made.next, list(made.pieces.values())) == (False, (first + 3 + ahead) % TOP, [0])
+    assert made.doubt == doubt - ahead - 1
+
+
+@pytest.mark.parametrize("doubt", [0, 1, 2])
+def test_a_number_beyond_all_doubt_is_not_ours(doubt):
+    made = ledger(7, 2)
+    made.doubt = doubt
+    made.settle(told(9 + doubt))
+    assert (made.astray, len(made.pieces)) == (True, 2)
