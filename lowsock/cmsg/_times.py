@@ -78,7 +78,11 @@ def _twice(size: int) -> int:
     room=_twice(_WIDE.size),
 )
 class TimestampNs(ReceiveTime):
-    """Received with SO_TIMESTAMPNS: when the kernel got it. Setting that option takes SO_TIMESTAMP back. See socket(7)."""
+    """Received with SO_TIMESTAMPNS: when the kernel got it. Setting that option takes SO_TIMESTAMP back.
+
+    Of a network's datagram that came while the kernel was not yet taking times, as it begins to a moment after the first
+    socket has asked, this is when it was read. See socket(7).
+    """
 
     __slots__ = ()
     _fields = ("nanoseconds",)
@@ -105,7 +109,7 @@ class TimestampNs(ReceiveTime):
 class Timestamp(ReceiveTime):
     """Received with SO_TIMESTAMP: when the kernel got it, to the microsecond. Setting that option takes SO_TIMESTAMPNS back.
 
-    See socket(7).
+    The first ones may tell when they were read, as with `TimestampNs`. See socket(7).
     """
 
     __slots__ = ()
