@@ -33,7 +33,9 @@
 #include <linux/vm_sockets.h>
 #endif
 
-#ifdef __linux__
+#ifdef LOWSOCK_NO_MMSG /* to try on Linux what stands in for them elsewhere */
+#define HAVE_MMSG 0
+#elif defined(__linux__)
 #define HAVE_MMSG 1
 #elif defined(__FreeBSD__) || defined(__NetBSD__)
 #define HAVE_MMSG 1
