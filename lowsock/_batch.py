@@ -11,7 +11,7 @@ import socket
 from operator import itemgetter
 
 from lowsock._ancillary import close_all, descriptors
-from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, iterated, raised_here
+from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, iterated
 from lowsock._ffi import lib
 from lowsock._inbox import CONTROL, COUNT, give, take
 from lowsock._outbox import BATCH, JOINED, SHAPE, Outbox, deliver
@@ -28,6 +28,7 @@ _type_of: Callable[[Socket], int] = socket.SocketType.type.__get__  # type: igno
 _SOCK_STREAM = int(socket.SOCK_STREAM)
 _PLAIN = {tuple, list}
 _BYTES = {bytes}
+_ONE = {1}
 _first = itemgetter(0)
 _send_many = lib.lowsock_send_many
 
@@ -61,15 +62,16 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
 
 def _plain_pieces(messages: list[Any]) -> list[bytes] | None:
     """The buffers of messages of which each is one ``bytes`` and nothing else; None if there are others."""
-    try:
-        if not {*map(type, messages)} <= _PLAIN or not {*map(type, map(_first, messages))} <= _PLAIN:
-            return None
-        pieces = [piece for ((piece,),) in messages]
-    except (IndexError, ValueError) as error:
-        if not raised_here(error):
-            raise
-        return None
-    return pieces if {*map(type, pieces)} == _BYTES else None
+    buffers = _contents(messages)
+    pieces = None if buffers is None else _contents(buffers)
+    return pieces if pieces and {*map(type, pieces)} == _BYTES else None
+
+
+def _contents(boxes: list[Any]) -> list[Any] | None:
+    """What is in lists and tuples of one item; None if there are others. In passes that run in C and call nothing else."""
+    if {*map(type, boxes)} <= _PLAIN and {*map(len, boxes)} == _ONE:
+        return list(map(_first, boxes))
+    return None
 
 
 def _listed(messages: Iterable[Any]) -> list[Any]:

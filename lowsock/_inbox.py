@@ -4,8 +4,8 @@ the inbox until somebody takes them over."""
 
 from __future__ import annotations
 
-import errno
 import math
+import os
 import select
 import time
 from itertools import count as counted
@@ -15,7 +15,7 @@ from struct import Struct
 from lowsock._address import KNOWN, KNOWN_NAMES, decode_inet, decode_name
 from lowsock._ancillary import CMSG_LEN
 from lowsock._buffers import PYPY
-from lowsock._calling import MSG_DONTWAIT, persist, raised_here, target
+from lowsock._calling import MSG_DONTWAIT, NOT_YET, checked_int, persist, raised_here, target
 from lowsock._ffi import ffi, lib
 from lowsock._outbox import not_busy
 
@@ -64,30 +64,30 @@ class Inbox:
         """Receives up to ``count`` messages of ``size`` bytes, with ``room`` for control data each; returns the answer."""
         started = time.monotonic() if wait_all else 0.0
         fd, timeout = target(sock)
-        if timeout:
-            flags |= MSG_DONTWAIT
-        answer = not_busy(_recvmmsg(self.struct, fd, 0, count, size, room, flags, wait_all))
+        once = flags | MSG_DONTWAIT if timeout else flags
+        answer = not_busy(_recvmmsg(self.struct, fd, 0, count, size, room, once))
         if answer < 0:
 
             def attempt(fd: int) -> int:
-                return not_busy(_recvmmsg(self.struct, fd, 0, count, size, room, flags, wait_all))
+                return not_busy(_recvmmsg(self.struct, fd, 0, count, size, room, once))
 
             answer = persist(sock, flags, POLLIN, attempt, answer)
-        if wait_all:
+        if wait_all and not flags & MSG_DONTWAIT:
             answer = self._receive_rest(sock, count, flags, started, answer)
         return answer
 
     def _receive_rest(self, sock: Socket, count: int, flags: int, started: float, answer: int) -> int:
-        """Goes on until all have come or the socket's time is up. An error that is pending is left to the next call."""
+        """Goes on until all have come or the socket's time is up. An error is left to the next call: who has messages
+        already would lose either them or the error."""
         size, room = self.struct.size, self.struct.room
         while (have := answer & COUNT) < count:
             fd, timeout = target(sock)
-            if timeout == 0 or not _may_go_on(fd, started, timeout):
+            if not _more_will_come(fd, None if timeout is None else started + timeout):
                 break
-            more = not_busy(_recvmmsg(self.struct, fd, have, count - have, size, room, flags, True))
+            more = not_busy(_recvmmsg(self.struct, fd, have, count - have, size, room, flags | MSG_DONTWAIT))
             if more >= 0:
                 answer = more
-            elif more != -errno.EINTR and not (timeout and more == -errno.EAGAIN):
+            elif more not in NOT_YET:
                 break
         return answer
 
@@ -164,18 +164,24 @@ def aligned(room: int) -> int:
     return -(-room // lib.LOWSOCK_ALIGNED) * lib.LOWSOCK_ALIGNED
 
 
-def _may_go_on(fd: int, started: float, timeout: float | None) -> bool:
-    """Whether more may come in time, and no error is pending, which a call that has messages already would lose."""
+def slots(vlen: int) -> int:
+    """The ``vlen`` of a batch that is made: one message at least."""
+    number = checked_int("vlen", vlen, least=0, most=COUNT)
+    if not number:
+        raise ValueError("vlen must be at least 1")
+    return number
+
+
+def _more_will_come(fd: int, deadline: float | None) -> bool:
+    """Waits for more; False when time is up, at once if the descriptor does not block, and if there is an error."""
     poll = select.poll()
     poll.register(fd, POLLIN)
-    if timeout is None:
-        events = poll.poll(0)
-    else:
-        left = started + timeout - time.monotonic()
-        events = poll.poll(math.ceil(max(left, 0) * 1000))
-        if not events:
-            return False
-    return not any(event & (select.POLLERR | select.POLLNVAL) for _, event in events)
+    events = poll.poll(0)
+    if not events and deadline is not None:
+        events = poll.poll(math.ceil(max(deadline - time.monotonic(), 0) * 1000))
+    elif not events and os.get_blocking(fd):
+        events = poll.poll()
+    return bool(events) and not any(event & (select.POLLERR | select.POLLNVAL) for _, event in events)
 
 
 # ---- the pool ----

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from lowsock._calling import checked_index, checked_int
 from lowsock._ffi import lib
-from lowsock._inbox import COUNT, Inbox, aligned
+from lowsock._inbox import COUNT, Inbox, aligned, slots
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class RecvBatch:
 
     def __init__(self, vlen: int, bufsize: int, ancbufsize: int = 0) -> None:
         self._inbox: Inbox | None = None
-        self.vlen = checked_int("vlen", vlen, least=1, most=COUNT)
+        self.vlen = slots(vlen)
         self.bufsize = checked_int("bufsize", bufsize, least=0)
         self._ancbufsize = checked_int("ancbufsize", ancbufsize, least=0)
         self._taken: dict[int, Ancillary] = {}
@@ -101,8 +101,14 @@ class RecvBatch:
         ancdata = self._taken.get(i)
         if ancdata is None:
             ancdata = self._taken[i] = inbox.ancdata(i, 1)[0]
-        inbox.struct.controls[i] = 0
-        return ancdata
+        controls = inbox.struct.controls
+        held = controls[i]
+        try:
+            controls[i] = 0
+            return ancdata
+        except BaseException:  # it has not been handed out
+            controls[i] = held
+            raise
 
     def _message(self, i: int) -> tuple[Inbox, int]:
         inbox, i = self._opened(), checked_index("i", i)

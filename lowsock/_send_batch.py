@@ -10,7 +10,7 @@ from lowsock._ancillary import NO_ANCDATA, encode, refuse_without_data
 from lowsock._buffers import as_bytes, listed
 from lowsock._calling import checked_int, target
 from lowsock._ffi import ffi, lib
-from lowsock._inbox import COUNT, aligned
+from lowsock._inbox import aligned, slots
 from lowsock._outbox import BATCH, deliver, encode_named, pack
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
@@ -40,7 +40,7 @@ class SendBatch:
     __slots__ = ("_addresses", "_box", "_count", "_room", "_shape", "_without_data", "bufsize", "vlen")
 
     def __init__(self, vlen: int, bufsize: int, ancbufsize: int = 0) -> None:
-        self.vlen = checked_int("vlen", vlen, least=1, most=COUNT)
+        self.vlen = slots(vlen)
         self.bufsize = checked_int("bufsize", bufsize, least=0)
         self._room = aligned(checked_int("ancbufsize", ancbufsize, least=0))
         self._count = 0

@@ -245,18 +245,20 @@ static long long stride(long long room) { return (room + LOWSOCK_ALIGNED - 1) / 
 
 static char *control_of(const struct lowsock_inbox *inbox, int i) { return inbox->control + i * stride(inbox->room); }
 
+/* The kernel is never asked to wait for all: a signal after the first message would stay behind as the socket's error,
+   ERESTARTSYS (Linux 6.18), and its own timeout may last for ever. */
 #if HAVE_MMSG
-static int receive_many(int fd, message_header *messages, int count, int flags, int all)
+static int receive_many(int fd, message_header *messages, int count, int flags)
 {
-    return recvmmsg(fd, messages, (unsigned)count, (flags & ~MSG_WAITFORONE) | (all ? 0 : MSG_WAITFORONE), NULL);
+    return recvmmsg(fd, messages, (unsigned)count, flags | MSG_WAITFORONE, NULL);
 }
 #else
-static int receive_many(int fd, message_header *messages, int count, int flags, int all)
+static int receive_many(int fd, message_header *messages, int count, int flags)
 {
     int i;
 
     for (i = 0; i < count; i++) {
-        ssize_t n = recvmsg(fd, &messages[i].msg_hdr, i > 0 && !all ? flags | MSG_DONTWAIT : flags);
+        ssize_t n = recvmsg(fd, &messages[i].msg_hdr, i > 0 ? flags | MSG_DONTWAIT : flags);
 
         if (n < 0)
             return i > 0 ? i : -1;
@@ -285,12 +287,11 @@ static void fill_slots(const struct lowsock_inbox *inbox, struct headers *header
     }
 }
 
-static int receive_slots(const struct lowsock_inbox *inbox, struct headers *headers, int fd, int first, int count, int flags,
-                         int all)
+static int receive_slots(const struct lowsock_inbox *inbox, struct headers *headers, int fd, int first, int count, int flags)
 {
     find_headers(headers, inbox->headers, NULL, (size_t)count, (size_t)count);
     fill_slots(inbox, headers, first, count);
-    return receive_many(fd, headers->messages, count, flags, all);
+    return receive_many(fd, headers->messages, count, flags);
 }
 
 static long long source_of(const struct lowsock_inbox *inbox, int i, socklen_t size)
@@ -380,16 +381,16 @@ static int fits(const struct lowsock_inbox *inbox, int first, int count)
     return inbox->size <= inbox->data_size / slots && stride(inbox->room) <= inbox->control_size / slots;
 }
 
-static int receive(struct lowsock_inbox *inbox, int fd, int first, int count, int flags, int all)
+static int receive(struct lowsock_inbox *inbox, int fd, int first, int count, int flags)
 {
     int atomic = inbox->room > 0 ? MSG_CMSG_CLOEXEC & ~flags : 0;
     struct headers headers;
     int i;
-    int n = receive_slots(inbox, &headers, fd, first, count, flags | atomic, all);
+    int n = receive_slots(inbox, &headers, fd, first, count, flags | atomic);
 
     if (n < 0 && errno == EINVAL && atomic) { /* AF_PACKET refuses flags that it does not know */
         atomic = 0;
-        n = receive_slots(inbox, &headers, fd, first, count, flags, all);
+        n = receive_slots(inbox, &headers, fd, first, count, flags);
     }
     if (n < 0)
         return negative_errno();
@@ -402,8 +403,7 @@ static int receive(struct lowsock_inbox *inbox, int fd, int first, int count, in
     return inbox->count | inbox->bits;
 }
 
-int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags,
-                     int all)
+int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags)
 {
     int n = enter(&inbox->busy);
 
@@ -422,7 +422,7 @@ int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, 
     }
     if (flags & MSG_TRUNC) /* TCP then counts bytes that it does not copy */
         memset(inbox->data + first * inbox->size, 0, (size_t)(count * inbox->size));
-    n = receive(inbox, fd, first, count, flags, all);
+    n = receive(inbox, fd, first, count, flags);
     leave(&inbox->busy);
     return n;
 }

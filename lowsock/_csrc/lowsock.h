@@ -129,10 +129,9 @@ int lowsock_sendmmsg(struct lowsock_outbox *outbox, int fd, int count, int flags
 long long lowsock_send_many(int fd, char *data, int *sizes, int count, char *name, int name_size, int flags);
 /* Makes a control buffer of `space` bytes; answers how many it has taken, or -ENOBUFS. */
 long long lowsock_pack_control(char *control, long long space, char *payload, int *table, size_t rows);
-/* Receives up to `count` messages into slots `first` and on. Waits for one; for all if `all` says so. Answers the count of
+/* Receives up to `count` messages into slots `first` and on, and waits for the first of them only. Answers the count of
    all that are in the inbox then, with the bits. Descriptors that nobody has taken over are closed if `first` is 0. */
-int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags,
-                     int all);
+int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags);
 /* For each of `count` slots from `first` on: how many numbers follow, then LOWSOCK_ROW for each control message. Answers how
    many numbers that are, or -ENOBUFS. */
 long long lowsock_inbox_rows(struct lowsock_inbox *inbox, int first, int count, long long *rows, long long most);
