@@ -4,10 +4,11 @@
 import itertools
 import os
 import socket
+import struct
 from typing import Any, Callable, NamedTuple
 
 import lowsock
-from lowsock import _address, constants
+from lowsock import _address, cmsg, constants
 
 Loop = Callable[[int], Any]
 ROOM = 2048  # bytes of room for a datagram: more than it needs, as in programs
@@ -156,6 +157,55 @@ def packet_info(ffi: Any, lib: Any) -> Case:
         checked(lib.loop_one_way(a.fileno(), b.fileno(), 64, ROOM, 256, n))
 
     return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+
+
+_PKTINFO, _TIMESPEC, _INT = struct.Struct("=i4s4s"), struct.Struct("@ll"), struct.Struct("@i")
+
+
+def by_hand(ancdata: Any) -> Any:
+    """Packet info, time and TTL as a program without `lowsock.cmsg` reads them."""
+    local = ifindex = nanoseconds = hops = None
+    for level, kind, data in ancdata:
+        if level == socket.IPPROTO_IP and kind == constants.IP_PKTINFO:
+            ifindex, address, _ = _PKTINFO.unpack(data)
+            local = socket.inet_ntoa(address)
+        elif level == socket.SOL_SOCKET and kind == constants.SCM_TIMESTAMPNS:
+            seconds, rest = _TIMESPEC.unpack(data)
+            nanoseconds = seconds * 10**9 + rest
+        elif level == socket.IPPROTO_IP and kind == constants.IP_TTL:
+            (hops,) = _INT.unpack(data)
+    return local, ifindex, nanoseconds, hops
+
+
+def typed(ffi: Any, lib: Any) -> Case:
+    """One 64-byte UDP datagram, received with packet info, time and TTL, their fields read: by hand, by `lowsock.cmsg`.
+
+    "received" is lowsock's receive alone: what lies between it and lowsock is the price of decoding and reading.
+    """
+    a, b = udp_pair()
+    room = cmsg.enable(b, cmsg.TimestampNs, cmsg.PktInfo, cmsg.TTL)
+    data = b"x" * 64
+
+    def stdlib(n: int) -> None:
+        for _ in range(n):
+            a.sendmsg([data])
+            by_hand(b.recvmsg(ROOM, room)[1])
+
+    def ours(n: int) -> None:
+        for _ in range(n):
+            lowsock.sendmsg(a, [data])
+            time, info, ttl = cmsg.decode(lowsock.recvmsg(b, ROOM, room)[1])
+            _ = info.local, info.ifindex, time.nanoseconds, ttl.hops
+
+    def received(n: int) -> None:
+        for _ in range(n):
+            lowsock.sendmsg(a, [data])
+            _ = lowsock.recvmsg(b, ROOM, room)[1]
+
+    def c(n: int) -> None:
+        checked(lib.loop_one_way(a.fileno(), b.fileno(), 64, ROOM, room, n))
+
+    return Case({"stdlib": stdlib, "lowsock": ours, "C": c, "received": received})
 
 
 def gather(ffi: Any, lib: Any) -> Case:
@@ -339,5 +389,5 @@ CASES: list[Callable[[Any, Any], Case]] = [
     stream,
     descriptor,
 ]
-BESIDE = [timeout, exact_room, stream_scatter, stream_bytes]  # measured too, not in the mean
+BESIDE = [timeout, exact_room, stream_scatter, stream_bytes, typed]  # measured too, not in the mean
 PLAIN = {"unix_64", "udp_1200"}

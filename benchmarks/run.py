@@ -70,12 +70,20 @@ def summary(results: dict[str, dict[str, float]]) -> dict[str, Any]:
     ratios = {name: least["lowsock"] / least["stdlib"] for name, least in results.items() if name in named}
     plain = [least["lowsock"] / least["C"] for name, least in results.items() if name in PLAIN]
     if not ratios:
-        return {}
+        return dict(decoding(results))
     return {
         "geometric mean of lowsock / stdlib": round(mean(list(ratios.values())), 3),
         "greatest lowsock / stdlib": round(max(ratios.values()), 3),
         "greatest lowsock / C of the plain cases": round(max(plain), 3) if plain else None,
+        **decoding(results),
     }
+
+
+def decoding(results: dict[str, dict[str, float]]) -> dict[str, int]:
+    """What decoding three control messages and reading their fields adds to a receive."""
+    if "typed" not in results:
+        return {}
+    return {"decoding adds, ns": round(results["typed"]["lowsock"] - results["typed"]["received"])}
 
 
 def main() -> int:

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from lowsock._types import Address, Buffer, CData, Socket
 
 _INT = array("i").itemsize
-_BESIDE = CMSG_SPACE(512)  # credentials, a pidfd, a security label: what options of the socket put before the descriptors
-_MOST = INT_MAX // _INT - _BESIDE
+BESIDE = CMSG_SPACE(512)  # credentials, a pidfd, a security label: what options of the socket put before the descriptors
+MOST = INT_MAX // _INT - BESIDE
 _INFO = lib.LOWSOCK_INFO
 _FEW = 64  # descriptors: what the quick ways take
-_ROOM = CMSG_SPACE(_FEW * _INT) + _BESIDE
+_ROOM = CMSG_SPACE(_FEW * _INT) + BESIDE
 
 _Socket = socket.socket
 _recv_fds = lib.lowsock_recv_fds
@@ -112,11 +112,11 @@ def _receive(
 ) -> tuple[bytes, list[int], int, Address]:
     """Any receive of descriptors. ``answer`` is the -errno of a first attempt."""
     bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
-    maxfds = checked_int("maxfds", maxfds, least=0, most=_MOST)
+    maxfds = checked_int("maxfds", maxfds, least=0, most=MOST)
     flags = checked_int("flags", flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
-    room = CMSG_SPACE(maxfds * _INT) + _BESIDE if maxfds else 0
+    room = CMSG_SPACE(maxfds * _INT) + BESIDE if maxfds else 0
     reply = take(bufsize, room)
     fds: list[int] | None = None
 

@@ -2,62 +2,60 @@
 """Probes of the error queue: ICMP errors, transmit timestamps, zero-copy completions. See ip(7), recvmsg(2)."""
 
 import errno
+import math
 import os
+import select
 import socket
-import struct
 import time
-from typing import NamedTuple
+from typing import Any, TypeVar
 
-from lowsock import constants, recvmsg, sendmsg
-from lowsock._loopback import Missing, Sockets
-from lowsock._probes_ip import age
-from lowsock._probing import ROOM, Probe, pair, payload
+from lowsock import cmsg, errqueue, recvmsg, sendmsg
+from lowsock._layouts import LAYOUTS
+from lowsock._loopback import TIMEOUT, Missing, Sockets
+from lowsock._probing import Probe, age, pair
 
-_EXTENDED = struct.Struct("=I4B2I")  # struct sock_extended_err
-_TXTIME = struct.Struct("iI")  # struct sock_txtime: clock, flags
-
-
-class Event(NamedTuple):
-    """An entry of the error queue: ``struct sock_extended_err``, and the control messages that came with it."""
-
-    errno: int
-    origin: int
-    kind: int
-    code: int
-    info: int
-    value: int
-    beside: list[tuple[int, int, bytes]]
+E = TypeVar("E")
+Flags = cmsg.TimestampingFlags
 
 
-def _event(sock: socket.socket, name: str, origin: str) -> Event:
-    """Reads one entry of the error queue, which must have this origin."""
-    _, ancdata, _, _ = recvmsg(sock, 100, ROOM, constants.MSG_ERRQUEUE)
-    number, came, kind, code, _, info, value = _EXTENDED.unpack_from(payload(ancdata, name))
-    if came != getattr(constants, origin):
-        raise Missing(f"an event of origin {came} came, not {origin}")
-    return Event(number, came, kind, code, info, value, ancdata)
+def _events(sock: socket.socket, kind: type[E], count: int = 1) -> list[E]:
+    """So many entries of the error queue, which must all be of this kind."""
+    deadline = time.monotonic() + TIMEOUT
+    poll = select.poll()
+    poll.register(sock, 0)  # an error queue that is not empty is POLLERR, which comes unasked
+    events: list[Any] = []
+    while len(events) < count:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout("timed out")
+        poll.poll(math.ceil(left * 1000))
+        events += errqueue.read(sock)
+    for event in events:
+        if not isinstance(event, kind):
+            raise Missing(f"{type(event).__name__} came, not {kind.__name__}")
+    return events
 
 
 # ---- ICMP ----
 
 
-def _unreachable(sockets: Sockets, family: int, name: str, origin: str) -> str:
+def _unreachable(sockets: Sockets, family: int, origin: errqueue.Origin) -> str:
     sender, receiver = sockets.udp(family)
     receiver.close()  # now its port is closed
-    sender.setsockopt(*pair(name), 1)
+    cmsg.enable(sender, cmsg.ExtendedError)
     sendmsg(sender, [b"x"])
-    event = _event(sender, name, origin)
-    if event.errno != errno.ECONNREFUSED:
-        raise Missing(f"{os.strerror(event.errno)} came, not {os.strerror(errno.ECONNREFUSED)}")
-    return f"a closed port answered with ICMP type {event.kind} code {event.code}: {os.strerror(event.errno)}"
+    (event,) = _events(sender, errqueue.IcmpError)
+    if (event.errno, event.origin) != (errno.ECONNREFUSED, origin):
+        raise Missing(f"{os.strerror(event.errno)} came, of origin {event.origin}, not {os.strerror(errno.ECONNREFUSED)}")
+    return f"a closed port answered with ICMP type {event.icmp_type} code {event.icmp_code}: {os.strerror(event.errno)}"
 
 
 def _icmp(sockets: Sockets) -> str:
-    return _unreachable(sockets, socket.AF_INET, "IP_RECVERR", "SO_EE_ORIGIN_ICMP")
+    return _unreachable(sockets, socket.AF_INET, errqueue.Origin.ICMP)
 
 
 def _icmp6(sockets: Sockets) -> str:
-    return _unreachable(sockets, socket.AF_INET6, "IPV6_RECVERR", "SO_EE_ORIGIN_ICMP6")
+    return _unreachable(sockets, socket.AF_INET6, errqueue.Origin.ICMP6)
 
 
 # ---- transmit timestamps ----
@@ -65,40 +63,47 @@ def _icmp6(sockets: Sockets) -> str:
 
 def _sent_at(sockets: Sockets) -> str:
     sender, _ = sockets.udp()
-    asked = constants.SOF_TIMESTAMPING_SOFTWARE | constants.SOF_TIMESTAMPING_OPT_ID
-    sender.setsockopt(*pair("SO_TIMESTAMPING"), asked | constants.SOF_TIMESTAMPING_TX_SOFTWARE)
+    _stamp(sender, Flags.TX_SOFTWARE | Flags.OPT_ID)
     for _ in range(2):
         sendmsg(sender, [b"x"])
-    events = [_event(sender, "IP_RECVERR", "SO_EE_ORIGIN_TIMESTAMPING") for _ in range(2)]
-    if [event.value for event in events] != [0, 1]:
-        raise Missing(f"the keys of two messages are {[event.value for event in events]}")
-    return f"the second of two messages was sent {_passed(events[1]):.0f} us before it was told"
+    events = _events(sender, errqueue.TransmitTimestamp, 2)
+    if [event.key for event in events] != [0, 1]:
+        raise Missing(f"the keys of two messages are {[event.key for event in events]}")
+    return f"the second of two messages was sent {age(events[1].software):.0f} us before it was told"
+
+
+def _stamp(sock: socket.socket, flags: int) -> None:
+    cmsg.enable(sock, cmsg.Timestamping, timestamping=Flags.SOFTWARE | flags)
 
 
 def _acknowledged_at(sockets: Sockets) -> str:
     sender, receiver = sockets.tcp()
-    asked = constants.SOF_TIMESTAMPING_SOFTWARE | constants.SOF_TIMESTAMPING_OPT_ID
-    sender.setsockopt(*pair("SO_TIMESTAMPING"), asked | constants.SOF_TIMESTAMPING_TX_ACK)
+    _stamp(sender, Flags.TX_ACK | Flags.OPT_ID)
     sendmsg(sender, [b"0123456789"])
     recvmsg(receiver, 100)
-    event = _event(sender, "IP_RECVERR", "SO_EE_ORIGIN_TIMESTAMPING")
-    if (event.info, event.value) != (constants.SCM_TSTAMP_ACK, 9):
-        raise Missing(f"kind {event.info} of byte {event.value} came")
-    return f"byte {event.value} was acknowledged {_passed(event):.0f} us before it was told"
-
-
-def _passed(event: Event) -> float:
-    return age(payload(event.beside, "SCM_TIMESTAMPING"), 1e-9) * 1e6
+    (event,) = _events(sender, errqueue.TransmitTimestamp)
+    if (event.stage, event.key) != (errqueue.Stage.ACKNOWLEDGED, 9):
+        raise Missing(f"{event.stage!r} of byte {event.key} came")
+    return f"byte {event.key} was acknowledged {age(event.software):.0f} us before it was told"
 
 
 def _asked_by_message(sockets: Sockets) -> str:
     sender, _ = sockets.udp()
-    sender.setsockopt(*pair("SO_TIMESTAMPING"), constants.SOF_TIMESTAMPING_SOFTWARE)
-    wanted = struct.pack("=I", constants.SOF_TIMESTAMPING_TX_SOFTWARE)
+    _stamp(sender, 0)
     sendmsg(sender, [b"x"])
-    sendmsg(sender, [b"y"], [(*pair("SO_TIMESTAMPING"), wanted)])
-    event = _event(sender, "IP_RECVERR", "SO_EE_ORIGIN_TIMESTAMPING")
-    return f"one of two messages asked, and was sent {_passed(event):.0f} us before it was told"
+    sendmsg(sender, [b"y"], [cmsg.RequestTimestamps(flags=Flags.TX_SOFTWARE)])
+    (event,) = _events(sender, errqueue.TransmitTimestamp)
+    return f"one of two messages asked, and was sent {age(event.software):.0f} us before it was told"
+
+
+def _key(sockets: Sockets) -> str:
+    sender, _ = sockets.udp()
+    _stamp(sender, Flags.TX_SOFTWARE | Flags.OPT_ID)
+    sendmsg(sender, [b"x"], [cmsg.TimestampKey(key=2024)])
+    (event,) = _events(sender, errqueue.TransmitTimestamp)
+    if event.key != 2024:
+        raise Missing(f"sent with key 2024, told with key {event.key}")
+    return f"the timestamp came with {event.key}, the key that its message was sent with"
 
 
 # ---- the rest of sending ----
@@ -106,22 +111,23 @@ def _asked_by_message(sockets: Sockets) -> str:
 
 def _zero_copy(sockets: Sockets) -> str:
     sender, receiver = sockets.tcp()
-    sender.setsockopt(*pair("SO_ZEROCOPY"), 1)
-    data = bytes(16384)  # the kernel's until the completion
-    left = sent = sendmsg(sender, [data], (), constants.MSG_ZEROCOPY)
+    zerocopy = errqueue.ZeroCopySender(sender)
+    sockets.callback(zerocopy.close, TIMEOUT)
+    sent = zerocopy.send(bytes(16384))
+    if sent.key is None:
+        raise Missing("the kernel had no memory left to keep track of the send, which was a plain copy")
+    left = int(sent)
     while left > 0:
         left -= len(recvmsg(receiver, left)[0]) or left
-    event = _event(sender, "IP_RECVERR", "SO_EE_ORIGIN_ZEROCOPY")
-    copied = event.code & constants.SO_EE_CODE_ZEROCOPY_COPIED
-    how = "the kernel copied" if copied else "the kernel did not copy"
-    return f"{sent} bytes, sends {event.info} to {event.value} completed; {how}"
+    (event,) = _events(sender, errqueue.ZeroCopyCompletion)
+    how = "the kernel copied" if event.copied else "the kernel did not copy"
+    return f"{sent:d} bytes, sends {event.first} to {event.last} completed; {how}"
 
 
 def _transmit_time(sockets: Sockets) -> str:
     sender, receiver = sockets.udp()
-    sender.setsockopt(*pair("SO_TXTIME"), _TXTIME.pack(time.CLOCK_MONOTONIC, 0))
-    at = struct.pack("=Q", time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-    sendmsg(sender, [b"x"], [(*pair("SCM_TXTIME"), at)])
+    sender.setsockopt(*pair("SO_TXTIME"), LAYOUTS["lowsock_txtime"].pack(time.CLOCK_MONOTONIC, 0))
+    sendmsg(sender, [b"x"], [cmsg.TxTime(nanoseconds=time.clock_gettime_ns(time.CLOCK_MONOTONIC))])
     came = len(recvmsg(receiver, 1)[0])
     return f"{came} datagram was sent with a time; only a queueing discipline (fq, etf) keeps to it"
 
@@ -131,6 +137,7 @@ PROBES: list[Probe] = [
     Probe("error queue, IPv6", _icmp6, "Linux and an IPv6 loopback address"),
     Probe("transmit timestamps", _sent_at, "Linux"),
     Probe("transmit timestamp of one message", _asked_by_message, "Linux 4.6"),
+    Probe("transmit timestamp key", _key, "Linux 6.13"),
     Probe("acknowledgement timestamps", _acknowledged_at, "Linux"),
     Probe("zero copy", _zero_copy, "Linux 4.14"),
     Probe("transmit time", _transmit_time, "Linux 4.19"),

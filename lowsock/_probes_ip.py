@@ -1,108 +1,80 @@
 # SPDX-License-Identifier: MIT
 """Probes of what comes beside a datagram or a stream over IP. See ip(7), ipv6(7), udp(7), socket(7)."""
 
+from __future__ import annotations
+
 import contextlib
 import socket
-import struct
-import sys
 import time
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
-from lowsock import _address, constants, recvmsg, sendmsg
+from lowsock import cmsg, recvmsg, sendmsg
 from lowsock._loopback import TIMEOUT, Missing, Sockets
-from lowsock._probing import ROOM, Probe, greatest, pair, payload, takes
+from lowsock._probing import Probe, age, beside, came, greatest, pair, takes
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
-UINT16 = struct.Struct("=H")
-INT = struct.Struct("=i")
 
-Tell = Callable[[bytes, socket.socket], str]  # of a control message that came, and the socket that it came to
+Tell = Callable[[Any, socket.socket], str]  # of a control message that came, and the socket that it came to
 
 
 class Beside(NamedTuple):
-    """A control message that comes beside a datagram once ``option`` has asked for it.
+    """A control message that comes beside a datagram once it has been asked for.
 
-    ``sent`` goes with the datagram, as a control message of the same type.
+    ``kind`` is the name of its class; ``sent`` are the fields of a message of the same class that goes with the datagram.
     """
 
     name: str
     family: int
-    option: str
     kind: str
     tell: Tell
     needs: str = ""
-    sent: bytes = b""
+    sent: dict[str, int] | None = None
 
     def run(self, sockets: Sockets) -> str:
         sender, receiver = sockets.udp(self.family)
-        receiver.setsockopt(*pair(self.option), 1)
-        beside = [(*pair(self.kind), self.sent)] if self.sent else []
-        sendmsg(sender, [b"x"], beside)
-        return self.tell(payload(recvmsg(receiver, 1, ROOM)[1], self.kind), receiver)
+        kind = getattr(cmsg, self.kind)
+        sent = [kind(**self.sent)] if self.sent else []
+        return self.tell(beside(sender, receiver, kind, *sent), receiver)
 
 
 # ---- what the control messages tell ----
 
 
-def _number(expected: int) -> Tell:
-    """A number that has to come as it went. The kernel uses one byte or four, whichever message it is."""
+def _number(field: str, expected: int) -> Tell:
+    """A number that has to come as it went."""
 
-    def tell(data: bytes, _: socket.socket) -> str:
-        came = int.from_bytes(data, sys.byteorder)
-        if came != expected:
-            raise Missing(f"sent {expected}, received {came}")
+    def tell(message: Any, _: socket.socket) -> str:
+        number = getattr(message, field)
+        if number != expected:
+            raise Missing(f"sent {expected}, received {number}")
         return f"{expected} came as it went"
 
     return tell
 
 
-def _traffic(expected: int) -> Tell:
-    number = _number(expected)
-
-    def tell(data: bytes, receiver: socket.socket) -> str:
-        number(data, receiver)
-        return f"DSCP {expected >> 2} and ECN {expected & 3} came as they went"
-
-    return tell
+def _traffic(message: Any, _: socket.socket) -> str:
+    traffic = {"dscp": message.dscp, "ecn": message.ecn}
+    if traffic != _TRAFFIC:
+        raise Missing(f"sent {_TRAFFIC}, received {traffic}")
+    return f"DSCP {message.dscp} and ECN {message.ecn:d} came as they went"
 
 
-def _packet_info(family: int, layout: str) -> Tell:
-    """``layout`` picks the interface and the address to which the datagram went out of the structure."""
-
-    def tell(data: bytes, receiver: socket.socket) -> str:
-        one, other = struct.unpack(layout, data)
-        interface, packed = (one, other) if isinstance(one, int) else (other, one)
-        host = socket.inet_ntop(family, packed)
-        if host != receiver.getsockname()[0]:
-            raise Missing(f"sent to {receiver.getsockname()[0]}, which became {host}")
-        return f"came to {host} through interface {interface}"
-
-    return tell
+def _local(message: Any, receiver: socket.socket) -> str:
+    host = receiver.getsockname()[0]
+    if message.local != host:
+        raise Missing(f"sent to {host}, which became {message.local}")
+    return f"came to {host} through interface {message.ifindex}"
 
 
-def _destination(data: bytes, receiver: socket.socket) -> str:
-    destination = _address.decode_name(data)
-    if destination != receiver.getsockname():
-        raise Missing(f"sent to {receiver.getsockname()}, which became {destination}")
-    return f"{destination[0]} port {destination[1]}"
+def _original(message: Any, receiver: socket.socket) -> str:
+    address = message.address
+    if address != receiver.getsockname():
+        raise Missing(f"sent to {receiver.getsockname()}, which became {address}")
+    return f"{address[0]} port {address[1]}"
 
 
-def _stamp(unit: float) -> Tell:
-    """A time in seconds and a fraction in ``unit`` (timeval, timespec; the first of the three of SCM_TIMESTAMPING)."""
-
-    def tell(data: bytes, _: socket.socket) -> str:
-        return f"taken {age(data, unit) * 1e6:.0f} us before it was read"
-
-    return tell
-
-
-def age(data: bytes, unit: float) -> float:
-    """How many seconds ago a timestamp was taken; one of more than a minute or in the future is no timestamp."""
-    seconds, fraction = struct.unpack("=qq" if len(data) >= 16 else "=ii", data[:16])
-    passed = float(time.time() - seconds - fraction * unit)
-    if not -0.1 < passed < 60:
-        raise Missing(f"the timestamp is {passed:.3f} s old")
-    return passed
+def _taken(message: Any, _: socket.socket) -> str:
+    return f"taken {age(message.nanoseconds):.0f} us before it was read"
 
 
 # ---- what takes more than one datagram ----
@@ -111,27 +83,21 @@ def age(data: bytes, unit: float) -> float:
 def _software_timestamp(sockets: Sockets) -> str:
     """The kernel begins to stamp a moment after the first socket has asked: the first datagrams may have none."""
     sender, receiver = sockets.udp()
-    wanted = constants.SOF_TIMESTAMPING_RX_SOFTWARE | constants.SOF_TIMESTAMPING_SOFTWARE
-    receiver.setsockopt(*pair("SO_TIMESTAMPING"), wanted)
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        sendmsg(sender, [b"x"])
-        ancdata = recvmsg(receiver, 1, ROOM)[1]
         with contextlib.suppress(Missing):
-            return _stamp(1e-9)(payload(ancdata, "SCM_TIMESTAMPING"), receiver)
+            return _taken(beside(sender, receiver, cmsg.Timestamping), receiver)
         time.sleep(0.001)
     raise Missing("no SCM_TIMESTAMPING message came")
 
 
 def _drops(sockets: Sockets) -> str:
     sender, receiver = sockets.udp()
-    receiver.setsockopt(*pair("SO_RXQ_OVFL"), 1)
     receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel makes it its least
     for _ in range(64):
         sendmsg(sender, [bytes(1000)])
     received = _drained(receiver)
-    sendmsg(sender, [b"x"])
-    dropped = INT.unpack(payload(recvmsg(receiver, 1, ROOM)[1], "SO_RXQ_OVFL"))[0]
+    dropped = beside(sender, receiver, cmsg.Drops).dropped
     if received + dropped != 64:
         raise Missing(f"{received} of 64 datagrams were received, and {dropped} counted as dropped")
     return f"64 datagrams sent into a small buffer, {received} received, {dropped} counted as dropped"
@@ -149,8 +115,8 @@ def _source_address(sockets: Sockets) -> str:
     """Any address of 127.0.0.0/8 is local on Linux; elsewhere there is only the one."""
     receiver = sockets.bound(V4, socket.SOCK_DGRAM)
     sender = sockets.open(V4, socket.SOCK_DGRAM)
-    info = struct.pack("=i4s4s", 0, socket.inet_aton("127.0.0.2"), b"")
-    sendmsg(sender, [b"x"], [(*pair("IP_PKTINFO"), info)], 0, receiver.getsockname())
+    address = receiver.getsockname()
+    sendmsg(sender, [b"x"], [cmsg.towards(address, cmsg.LocalAddress, local="127.0.0.2")], 0, address)
     host = recvmsg(receiver, 1)[3][0]
     if host != "127.0.0.2":
         raise Missing(f"to be sent from 127.0.0.2, received from {host}")
@@ -168,26 +134,59 @@ def _ipv6(sockets: Sockets) -> str:
 
 def _mark_sent(sockets: Sockets) -> str:
     sender, receiver = sockets.udp()
-    sendmsg(sender, [b"x"], [(*pair("SO_MARK"), INT.pack(7))])
+    sendmsg(sender, [b"x"], [cmsg.Mark(mark=7)])
     return f"{len(recvmsg(receiver, 1)[0])} datagram was sent with a mark of its own"
 
 
 def _queued(sockets: Sockets) -> str:
     sender, receiver = sockets.tcp()
-    receiver.setsockopt(*pair("TCP_INQ"), 1)
+    room = cmsg.enable(receiver, cmsg.Inq)
     sendmsg(sender, [b"0123456789"])
-    data, ancdata, _, _ = recvmsg(receiver, 4, ROOM)
-    left = INT.unpack(payload(ancdata, "TCP_CM_INQ"))[0]
+    data, ancdata, _, _ = recvmsg(receiver, 4, room)
+    left = came(ancdata, cmsg.Inq).queued
     if left != 6:
         raise Missing(f"{len(data)} of 10 bytes were read, and {left} were said to be left")
     return f"{len(data)} of 10 bytes read, {left} told to be left"
+
+
+def _fragments(sockets: Sockets) -> str:
+    """Only what is longer than 64 KiB is cut on Linux's loopback interface: IPv4 has nothing that long."""
+    sender, receiver = sockets.udp(V6)
+    sender.setsockopt(*pair("IPV6_MTU"), 8000)
+    room = cmsg.enable(receiver, cmsg.FragSize6)
+    sendmsg(sender, [bytes(65500)])
+    data, ancdata, _, _ = recvmsg(receiver, 65500, room)
+    size = came(ancdata, cmsg.FragSize6).size
+    if not 7000 < size <= 8000:
+        raise Missing(f"{len(data)} bytes were to be cut at 8000, and the largest fragment was said to be of {size}")
+    return f"{len(data)} bytes came in fragments of at most {size}"
+
+
+def _dual_stack(sockets: Sockets) -> str:
+    """One set of questions for both families: put to an IPv6 socket, answered by IPv4's messages."""
+    receiver = sockets.open(V6, socket.SOCK_DGRAM)
+    receiver.setsockopt(*pair("IPV6_V6ONLY"), 0)
+    receiver.bind(("::", 0))
+    room = cmsg.enable(receiver, cmsg.LocalAddress, cmsg.HopCount, cmsg.TrafficClass)
+    sender = sockets.bound(V4, socket.SOCK_DGRAM)
+    address = "127.0.0.1", receiver.getsockname()[1]
+    sent = cmsg.towards(address, cmsg.HopCount, hops=7), cmsg.towards(address, cmsg.TrafficClass, **_TRAFFIC)
+    sendmsg(sender, [b"x"], sent, 0, address)
+    _, ancdata, _, source = recvmsg(receiver, 1, room)
+    arrival = cmsg.arrival(ancdata)
+    if (arrival.local, arrival.hops, arrival.dscp, arrival.ecn) != (address[0], 7, *_TRAFFIC.values()):
+        raise Missing(f"what came tells of {arrival}")
+    sendmsg(receiver, [b"y"], [cmsg.towards(source, cmsg.LocalAddress, local=arrival.local)], 0, source)
+    if recvmsg(sender, 1)[3] != address:
+        raise Missing("the answer came from elsewhere")
+    return f"{source[0]} reached {arrival.local} with 7 hops left, DSCP 46 and ECN 2, and was answered from there"
 
 
 # ---- segmentation offload ----
 
 
 def send_segments(sender: socket.socket, size: int, count: int) -> None:
-    sendmsg(sender, [bytes(size * count)], [(*pair("UDP_SEGMENT"), UINT16.pack(size))])
+    sendmsg(sender, [bytes(size * count)], [cmsg.Segment(size=size)])
 
 
 def _segments(sockets: Sockets) -> str:
@@ -201,35 +200,35 @@ def _segments(sockets: Sockets) -> str:
 
 def _coalesced(sockets: Sockets) -> str:
     sender, receiver = sockets.udp()
-    receiver.setsockopt(*pair("UDP_GRO"), 1)
+    room = cmsg.enable(receiver, cmsg.Gro)
     send_segments(sender, 100, 3)
-    data, ancdata, _, _ = recvmsg(receiver, 65535, ROOM)
-    segment = INT.unpack(payload(ancdata, "UDP_GRO"))[0]
+    data, ancdata, _, _ = recvmsg(receiver, 65535, room)
+    segment = came(ancdata, cmsg.Gro).size
     if (len(data), segment) != (300, 100):
         raise Missing(f"3 datagrams of 100 bytes came as {len(data)} bytes in segments of {segment}")
     return f"{len(data) // segment} datagrams came in one message"
 
 
-_IP_PKTINFO, _IPV6_PKTINFO = "=i4x4s", "=16si"  # ipi_addr and ipi_ifindex of in_pktinfo; in6_pktinfo
 _DESTINATION_NEEDS = "Linux or FreeBSD"
 _MARK_NEEDS = "CAP_NET_ADMIN or CAP_NET_RAW"
 _MARKS_NEED = f"{_MARK_NEEDS}; Linux 5.19"
-_ECN = 0xBA  # expedited forwarding, ECN-capable
+_HOPS = {"hops": 7}
+_TRAFFIC = {"dscp": 46, "ecn": cmsg.ECN.ECT_0}  # expedited forwarding, ECN-capable
 
 BESIDE = [
-    Beside("timestamps (SO_TIMESTAMP)", V4, "SO_TIMESTAMP", "SCM_TIMESTAMP", _stamp(1e-6)),
-    Beside("timestamps (SO_TIMESTAMPNS)", V4, "SO_TIMESTAMPNS", "SCM_TIMESTAMPNS", _stamp(1e-9), "Linux"),
-    Beside("packet info", V4, "IP_PKTINFO", "IP_PKTINFO", _packet_info(V4, _IP_PKTINFO)),
-    Beside("packet info, IPv6", V6, "IPV6_RECVPKTINFO", "IPV6_PKTINFO", _packet_info(V6, _IPV6_PKTINFO)),
-    Beside("TTL", V4, "IP_RECVTTL", "IP_TTL", _number(7), "", INT.pack(7)),
-    Beside("hop limit, IPv6", V6, "IPV6_RECVHOPLIMIT", "IPV6_HOPLIMIT", _number(7), "", INT.pack(7)),
-    Beside("TOS and ECN", V4, "IP_RECVTOS", "IP_TOS", _traffic(_ECN), "", INT.pack(_ECN)),
-    Beside("traffic class and ECN, IPv6", V6, "IPV6_RECVTCLASS", "IPV6_TCLASS", _traffic(_ECN), "", INT.pack(_ECN)),
-    Beside("original destination", V4, "IP_RECVORIGDSTADDR", "IP_ORIGDSTADDR", _destination, _DESTINATION_NEEDS),
-    Beside("original destination, IPv6", V6, "IPV6_RECVORIGDSTADDR", "IPV6_ORIGDSTADDR", _destination, _DESTINATION_NEEDS),
-    Beside("mark, received", V4, "SO_RCVMARK", "SO_MARK", _number(0), "Linux 5.19"),
-    Beside("mark, sent and received", V4, "SO_RCVMARK", "SO_MARK", _number(7), _MARKS_NEED, INT.pack(7)),
-    Beside("priority", V4, "SO_RCVPRIORITY", "SO_PRIORITY", _number(5), "Linux 6.14", INT.pack(5)),
+    Beside("timestamps (SO_TIMESTAMP)", V4, "Timestamp", _taken),
+    Beside("timestamps (SO_TIMESTAMPNS)", V4, "TimestampNs", _taken, "Linux"),
+    Beside("packet info", V4, "PktInfo", _local),
+    Beside("packet info, IPv6", V6, "PktInfo6", _local),
+    Beside("TTL", V4, "TTL", _number("hops", 7), "", _HOPS),
+    Beside("hop limit, IPv6", V6, "HopLimit", _number("hops", 7), "", _HOPS),
+    Beside("TOS and ECN", V4, "TOS", _traffic, "", _TRAFFIC),
+    Beside("traffic class and ECN, IPv6", V6, "TClass", _traffic, "", _TRAFFIC),
+    Beside("original destination", V4, "OrigDstAddr", _original, _DESTINATION_NEEDS),
+    Beside("original destination, IPv6", V6, "OrigDstAddr6", _original, _DESTINATION_NEEDS),
+    Beside("mark, received", V4, "Mark", _number("mark", 0), "Linux 5.19"),
+    Beside("mark, sent and received", V4, "Mark", _number("mark", 7), _MARKS_NEED, {"mark": 7}),
+    Beside("priority", V4, "Priority", _number("priority", 5), "Linux 6.14", {"priority": 5}),
 ]
 
 
@@ -240,6 +239,8 @@ def _probe(row: Beside) -> Probe:
 PROBES: list[Probe] = [
     Probe("IPv6", _ipv6, "an IPv6 loopback address"),
     *map(_probe, BESIDE),
+    Probe("IPv4 on an IPv6 socket", _dual_stack, "IPv6 sockets that take IPv4 as well"),
+    Probe("fragment size, IPv6", _fragments, "Linux 4.10"),
     Probe("timestamps (SO_TIMESTAMPING)", _software_timestamp, "Linux"),
     Probe("source address of one datagram", _source_address, "Linux"),
     Probe("mark, sent", _mark_sent, _MARK_NEEDS),

@@ -7,11 +7,11 @@ import socket
 import struct
 import time
 
-from lowsock import constants, recvmsg, sendmsg
+from lowsock import cmsg, constants, recvmsg, sendmsg
 from lowsock._calling import fail
 from lowsock._ffi import lib
 from lowsock._loopback import TIMEOUT, Missing, Sockets, number
-from lowsock._probing import ROOM, Probe, pair, payload
+from lowsock._probing import Probe, came, pair
 
 # linux/rtnetlink.h, linux/netlink.h and linux/if_ether.h: no constants of sockets
 _RTM_NEWLINK, _RTM_GETLINK, _NLM_F_REQUEST, _NLM_F_DUMP = 16, 18, 0x1, 0x300
@@ -61,21 +61,21 @@ def _message_types(answer: bytes) -> list[int]:
 
 def _packets(sockets: Sockets) -> str:
     watcher = sockets.open(number("AF_PACKET"), socket.SOCK_DGRAM)
-    watcher.setsockopt(*pair("PACKET_AUXDATA"), 1)
+    room = cmsg.enable(watcher, cmsg.Auxdata)
     watcher.bind(("lo", _ETH_P_IP))
     sender, _ = sockets.udp()
     token = secrets.token_bytes(16)
     sendmsg(sender, [token])
-    return _seen(watcher, token)
+    return _seen(watcher, room, token)
 
 
-def _seen(watcher: socket.socket, token: bytes) -> str:
+def _seen(watcher: socket.socket, room: int, token: bytes) -> str:
     """Looks for one datagram among all that goes through the interface."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        packet, ancdata, _, address = recvmsg(watcher, 2048, ROOM)
+        packet, ancdata, _, address = recvmsg(watcher, 2048, room)
         if packet.endswith(token):
-            told = struct.unpack_from("=II", payload(ancdata, "PACKET_AUXDATA"))[1]  # tp_len of tpacket_auxdata
+            told = came(ancdata, cmsg.Auxdata).length
             return f"saw a datagram as a packet of {len(packet)} bytes on {address[0]}, {told} by its auxdata"
     raise Missing("the datagram was not seen")
 

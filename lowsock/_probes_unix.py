@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: MIT
 """Probes of AF_UNIX sockets: descriptors, credentials, names, out-of-band data. See unix(7)."""
 
+from __future__ import annotations
+
 import os
 import secrets
 import socket
-import struct
-from array import array
 
-from lowsock import constants, recvmsg, send_fds, sendmsg, sockatmark
+from lowsock import OwnedFds, cmsg, constants, peer, recv_rights, recvmsg, send_fds, send_rights, sendmsg, sockatmark
 from lowsock._loopback import Missing, Sockets
-from lowsock._probing import ROOM, Probe, greatest, pair, payload, takes
-
-UCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid
-INT = struct.Struct("i")
-
+from lowsock._probing import Probe, beside, greatest, takes
 
 # ---- descriptors ----
 
 
 def _descriptors(sockets: Sockets) -> str:
     ours, theirs = sockets.unix()
-    _same_file(_passed(sockets, ours, theirs)[0], ours.fileno())
+    with _passed(ours, theirs)[0] as (fd,):
+        _same_file(fd, ours.fileno())
     most = greatest(lambda n: takes(lambda: _sent_and_dropped(ours, theirs, n)), 1024)
     return f"a copy came of one; at most {most} in one message"
 
@@ -31,18 +28,13 @@ def _sent_and_dropped(ours: socket.socket, theirs: socket.socket, count: int) ->
     recvmsg(theirs, 1)
 
 
-def _passed(sockets: Sockets, ours: socket.socket, theirs: socket.socket) -> tuple[int, int]:
+def _passed(ours: socket.socket, theirs: socket.socket, flags: int = 0) -> tuple[OwnedFds, int]:
     """Sends the descriptor of ``ours`` through itself; returns the copy and the flags of the message."""
-    send_fds(ours, [b"x"], [ours.fileno()])
-    flags = getattr(constants, "MSG_CMSG_CLOEXEC", 0)
-    _, ancdata, msg_flags, _ = recvmsg(theirs, 1, ROOM, flags)
-    return _owned(sockets, payload(ancdata, "SCM_RIGHTS")), msg_flags
-
-
-def _owned(sockets: Sockets, data: bytes) -> int:
-    fd: int = array("i", data)[0]
-    sockets.callback(os.close, fd)
-    return fd
+    send_rights(ours, [b"x"], [ours])
+    _, owner, msg_flags, _ = recv_rights(theirs, 1, flags=flags)
+    if not owner:
+        raise Missing("no SCM_RIGHTS message came")
+    return owner, msg_flags
 
 
 def _same_file(one: int, other: int) -> None:
@@ -51,11 +43,12 @@ def _same_file(one: int, other: int) -> None:
 
 
 def _close_on_exec(sockets: Sockets) -> str:
-    fd, msg_flags = _passed(sockets, *sockets.unix())
-    if not msg_flags & constants.MSG_CMSG_CLOEXEC:
-        raise Missing("the kernel does not answer with MSG_CMSG_CLOEXEC")
-    if os.get_inheritable(fd):
-        raise Missing("the descriptor that came can be inherited")
+    owner, msg_flags = _passed(*sockets.unix(), constants.MSG_CMSG_CLOEXEC)
+    with owner as (fd,):
+        if not msg_flags & constants.MSG_CMSG_CLOEXEC:
+            raise Missing("the kernel does not answer with MSG_CMSG_CLOEXEC")
+        if os.get_inheritable(fd):
+            raise Missing("the descriptor that came can be inherited")
     return "set by the kernel as the descriptor arrives"
 
 
@@ -63,38 +56,41 @@ def _close_on_exec(sockets: Sockets) -> str:
 
 
 def _credentials(sockets: Sockets) -> str:
-    ours, theirs = sockets.unix()
-    theirs.setsockopt(*pair("SO_PASSCRED"), 1)
-    sent = UCRED.pack(os.getpid(), os.geteuid(), os.getegid())
-    sendmsg(ours, [b"x"], [(*pair("SCM_CREDENTIALS"), sent)])
-    data = payload(recvmsg(theirs, 1, ROOM)[1], "SCM_CREDENTIALS")
-    return _identity(data)
+    return _identity(beside(*sockets.unix(), cmsg.Credentials, cmsg.Credentials()))
 
 
 def _peer_credentials(sockets: Sockets) -> str:
-    ours, _ = sockets.unix()
-    return _identity(ours.getsockopt(*pair("SO_PEERCRED"), UCRED.size))
+    return _identity(peer.credentials(sockets.unix()[0]))
 
 
-def _identity(data: bytes) -> str:
-    pid, uid, gid = UCRED.unpack(data)
-    if (pid, uid, gid) != (os.getpid(), os.geteuid(), os.getegid()):
+def _identity(who: cmsg.Credentials | peer.PeerCredentials) -> str:
+    """macOS tells no process of a peer."""
+    pid, uid, gid = who.pid, who.uid, who.gid
+    if pid not in (None, os.getpid()) or (uid, gid) != (os.geteuid(), os.getegid()):
         raise Missing(f"process {os.getpid()} was taken for process {pid} of user {uid} and group {gid}")
-    return f"process {pid}, user {uid}, group {gid}"
+    return f"process {'not told' if pid is None else pid}, user {uid}, group {gid}"
+
+
+def _peer_groups(sockets: Sockets) -> str:
+    groups = peer.groups(sockets.unix()[0])
+    if set(groups) != set(os.getgroups()):
+        raise Missing(f"we are of groups {os.getgroups()}, and were said to be of {groups}")
+    return f"{len(groups)} supplementary groups"
 
 
 def _pidfd(sockets: Sockets) -> str:
     ours, theirs = sockets.unix()
-    theirs.setsockopt(*pair("SO_PASSPIDFD"), 1)
+    cmsg.enable(theirs, cmsg.PidFd)
     sendmsg(ours, [b"x"])
-    data = payload(recvmsg(theirs, 1, ROOM)[1], "SCM_PIDFD")
-    return _process_of(_owned(sockets, data))
+    with recv_rights(theirs, 1)[1] as owner:
+        if owner.pidfd is None:
+            raise Missing("no SCM_PIDFD message came")
+        return _process_of(owner.pidfd)
 
 
 def _peer_pidfd(sockets: Sockets) -> str:
-    ours, _ = sockets.unix()
-    data = ours.getsockopt(*pair("SO_PEERPIDFD"), INT.size)
-    return _process_of(_owned(sockets, data))
+    with peer.pidfd(sockets.unix()[0]) as (fd,):
+        return _process_of(fd)
 
 
 def _process_of(pidfd: int) -> str:
@@ -107,10 +103,8 @@ def _process_of(pidfd: int) -> str:
 
 
 def _security_label(sockets: Sockets) -> str:
-    ours, theirs = sockets.unix()
-    theirs.setsockopt(*pair("SO_PASSSEC"), 1)
-    sendmsg(ours, [b"x"])
-    return payload(recvmsg(theirs, 1, ROOM)[1], "SCM_SECURITY").rstrip(b"\0").decode("ascii", "replace")
+    label = beside(*sockets.unix(), cmsg.Security).label
+    return label.encode("ascii", "replace").decode()
 
 
 # ---- kinds of sockets, names, urgent data ----
@@ -155,7 +149,8 @@ PROBES = [
     Probe("descriptors", _descriptors),
     Probe("close-on-exec at once", _close_on_exec, "MSG_CMSG_CLOEXEC (Linux, the BSDs)"),
     Probe("credentials", _credentials, "Linux"),
-    Probe("peer credentials", _peer_credentials, "Linux"),
+    Probe("peer credentials", _peer_credentials, "Linux, FreeBSD or macOS"),
+    Probe("peer groups", _peer_groups, "Linux 4.13"),
     Probe("pidfds", _pidfd, "Linux 6.5"),
     Probe("peer pidfd", _peer_pidfd, "Linux 6.5"),
     Probe("security labels", _security_label, "a security module that labels sockets"),

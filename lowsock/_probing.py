@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: MIT
 """What all probes share. Constants go by name where a platform may lack them: its AttributeError is then the answer."""
 
-from typing import Callable, NamedTuple
+from __future__ import annotations
 
-from lowsock import CMSG_SPACE, constants
+import socket
+import time
+from collections.abc import Iterable
+from typing import Any, Callable, NamedTuple, TypeVar
+
+from lowsock import cmsg, constants, recvmsg, sendmsg
 from lowsock._loopback import Missing, Sockets
+from lowsock.cmsg._base import row_of
 
-ROOM = CMSG_SPACE(512)  # for control messages: more than any probe asks for
+M = TypeVar("M", bound=cmsg.ControlMessage)
 
 
 class Probe(NamedTuple):
@@ -25,29 +31,35 @@ class Row(NamedTuple):
     detail: str
 
 
-_LEVELS = {
-    "SCM": "SOL_SOCKET",
-    "SO": "SOL_SOCKET",
-    "IP": "IPPROTO_IP",
-    "IPV6": "IPPROTO_IPV6",
-    "UDP": "SOL_UDP",
-    "TCP": "SOL_TCP",
-    "PACKET": "SOL_PACKET",
-}
+_LEVELS = {"SO": "SOL_SOCKET", "IPV6": "IPPROTO_IPV6", "TCP": "SOL_TCP"}
 
 
 def pair(name: str) -> tuple[int, int]:
-    """Level and number of an option, or level and type of a control message, by the kernel's name."""
+    """Level and number of an option, by the kernel's name."""
     return getattr(constants, _LEVELS[name.split("_")[0]]), getattr(constants, name)
 
 
-def payload(ancdata: list[tuple[int, int, bytes]], name: str) -> bytes:
-    """The bytes of the first control message of this name."""
-    wanted = pair(name)
-    for level, kind, data in ancdata:
-        if (level, kind) == wanted:
-            return data
-    raise Missing(f"no {name} message came")
+def beside(sender: socket.socket, receiver: socket.socket, wanted: type[M], *sent: cmsg.ControlMessage) -> M:
+    """Asks for a message of a class and sends one byte, with control messages; returns what then came beside it."""
+    room = cmsg.enable(receiver, wanted)
+    sendmsg(sender, [b"x"], sent)
+    return came(recvmsg(receiver, 1, room)[1], wanted)
+
+
+def came(ancdata: Iterable[Any], wanted: type[M]) -> M:
+    """The first message of a class."""
+    for message in cmsg.decode(ancdata):
+        if isinstance(message, wanted):
+            return message
+    raise Missing(f"no {row_of(wanted).name} message came")
+
+
+def age(nanoseconds: int | None) -> float:
+    """How many microseconds ago a timestamp was taken; one of more than a minute or in the future is no timestamp."""
+    passed = (time.time_ns() - (nanoseconds or 0)) / 1e9
+    if not -0.1 < passed < 60:
+        raise Missing(f"the timestamp is {passed:.3f} s old")
+    return passed * 1e6
 
 
 def greatest(works: Callable[[int], bool], limit: int) -> int:

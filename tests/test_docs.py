@@ -16,6 +16,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 LISTINGS = DOCS / "listings"
 PAGES = sorted(DOCS.glob("*.md"))
 
+CHAPTERS = ("guide.md", "control-messages.md", "descriptors.md", "error-queue.md")
+
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTATION = re.compile(r"# listings/(\w+\.py)\n(.*)", re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)")
@@ -25,14 +27,21 @@ SAYS = {
     "copy_descriptor.py": ("the copy is inheritable: False", "parent read: the child read 'written by the parent'"),
     "gather_scatter.py": ("kind 7, body 'scattered to the winds'", "a stream of 900000 bytes, all as sent: True"),
     "kernel_timestamp.py": ("b'tick' was read", "between the two, as it should be: True"),
+    "multihomed.py": ("asked 127.0.0.2: I am 127.0.0.2", "asked 127.0.0.3: I am 127.0.0.3"),
     "out_of_band.py": ("TCP: b'before' stands before the mark", "TCP: b'!' is the urgent byte", "AF_UNIX: "),
     "packet_info.py": ("asked 127.0.0.2: I am 127.0.0.2", "asked 127.0.0.3: I am 127.0.0.3"),
+    "privsep.py": ("child: by its descriptor: only the parent can open this", "child: ../../etc/shadow: refused"),
     "refuse_descriptors.py": ("dropped: True", "descriptors gained: 0", "a peek made a copy of its own: True"),
     "send_replacement.py": ("sent 12 bytes", "received b'regular data'", "after the end: b''"),
+    "sent_when.py": ("message 0: sent ", "message 1: sent "),
     "timeouts.py": ("within 50 ms: None - waited: True", "the call goes on: b'from the handler'"),
+    "timestamps.py": ("b'three' came at ", "in the order of sending: True", "between the sending and now: True"),
+    "traceroute.py": ("to 127.0.0.1 (127.0.0.1):", "  1 127.0.0.1 after", "reached"),
     "truncation.py": ("b'0123' ['MSG_TRUNC']", "3000 bytes, found by peeking", "of 10 descriptors ['MSG_CTRUNC']"),
+    "typed_messages.py": ("with 1 hops left", "DSCP 46, ECN.ECT_0", "still a tuple: True"),
+    "zero_copy.py": ("incomplete: 0", "2097190 bytes came, all as sent: True"),
 }
-LINUX = {"kernel_timestamp.py", "packet_info.py"}
+LINUX = {"kernel_timestamp.py", "multihomed.py", "packet_info.py", "sent_when.py", "traceroute.py", "zero_copy.py"}
 
 
 def blocks(page):
@@ -73,18 +82,28 @@ def test_a_listing_runs_anywhere_and_says_what_it_did(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="its error queue is Linux's")
+def test_the_programs_of_the_readme_run(tmp_path):
+    program = "".join(blocks(DOCS.parent / "README.md"))
+    command = [sys.executable, "-I", "-W", "ignore::ResourceWarning", "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert [words for words in ("hops=3", "TTL(hops=3)", "IcmpError(errno=111") if words not in done.stdout] == []
+
+
 @pytest.mark.parametrize(("listing", "quoted"), quotations())
 def test_what_a_page_quotes_stands_in_the_listing(listing, quoted):
     assert says_verbatim((LISTINGS / listing).read_text(encoding="utf-8"), quoted)
 
 
-def test_the_guide_quotes_every_listing():
-    quoted = {match[1] for block in blocks(DOCS / "guide.md") for match in [QUOTATION.fullmatch(block)] if match}
+def test_the_guide_and_its_chapters_quote_every_listing():
+    quoted = {match[1] for page in PAGES for block in blocks(page) for match in [QUOTATION.fullmatch(block)] if match}
     assert quoted == set(SAYS)
 
 
-def test_all_python_in_the_guide_is_quoted():
-    assert [block for block in blocks(DOCS / "guide.md") if not QUOTATION.fullmatch(block)] == []
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_all_python_in_the_guide_is_quoted(page):
+    assert [block for block in blocks(DOCS / page) if not QUOTATION.fullmatch(block)] == []
 
 
 def signature(name):

@@ -23,13 +23,28 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("__main__",),
     ("_mainjob", "_probes"),
-    ("_probes_error",),
-    ("_probes_ip", "_probes_other", "_probes_unix"),
+    ("_probes_error", "_probes_ip", "_probes_other", "_probes_unix"),
     ("_probing",),
     ("_loopback",),
+    ("errqueue",),
+    ("_zerocopy",),
+    ("_inflight",),
+    ("_errqueue",),
+    ("cmsg",),
+    ("cmsg._options",),
+    ("cmsg._portable",),
+    ("cmsg._ipv6",),
+    ("cmsg._errors", "cmsg._ip", "cmsg._times"),
+    ("cmsg._questions",),
+    ("cmsg._alg", "cmsg._netlink", "cmsg._packet", "cmsg._socket", "cmsg._tcp", "cmsg._tls", "cmsg._udp"),
+    ("cmsg._fields",),
+    ("cmsg._base",),
+    ("peer",),
+    ("_peer",),
     ("__init__",),
+    ("_rights",),
     ("constants", "_descriptors", "_urgent"),
-    ("_receiving", "_sending", "_batch", "_recv_batch", "_send_batch"),
+    ("_receiving", "_sending", "_patience", "_batch", "_recv_batch", "_send_batch"),
     ("_inbox",),
     ("_outbox",),
     ("_ancillary", "_address"),
@@ -44,15 +59,18 @@ DEPTH = {module: depth for depth, row in enumerate(LAYERS) for module in row}
 SIGNATURES = {
     "CMSG_LEN": "(length)",
     "CMSG_SPACE": "(length)",
+    "OwnedFds": "(fds=())",
     "RecvBatch": "(vlen, bufsize, ancbufsize=0)",
     "SendBatch": "(vlen, bufsize, ancbufsize=0)",
     "recv1msg": "(sock, maxsize=8192, *, flags=0, cmsg_size=4096)",
     "recv_fds": "(sock, bufsize, maxfds, flags=0)",
+    "recv_rights": "(sock, bufsize, maxfds=253, flags=0)",
     "recvmmsg": "(sock, vlen, bufsize, ancbufsize=0, flags=0, *, wait_all=False)",
     "recvmsg": "(sock, bufsize, ancbufsize=0, flags=0)",
     "recvmsg_into": "(sock, buffers, ancbufsize=0, flags=0)",
     "send1msg": "(sock, data, flags=0, ancillary=())",
     "send_fds": "(sock, buffers, fds, flags=0, address=None)",
+    "send_rights": "(sock, buffers, fds, flags=0, address=None)",
     "sendmmsg": "(sock, messages, flags=0)",
     "sendmsg": "(sock, buffers, ancdata=(), flags=0, address=None)",
     "sockatmark": "(sock)",
@@ -60,7 +78,9 @@ SIGNATURES = {
 
 
 def module_of(path):
-    return path.stem
+    """The name of a module within the package; a subpackage goes by its own."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
 def tree(path):
@@ -129,7 +149,7 @@ def test_only_one_module_imports_the_compiled_one():
 
 
 def test_the_public_modules_do_not_see_the_compiled_one():
-    public = [path for path in SOURCES if not module_of(path).startswith("_") or module_of(path) == "__init__"]
+    public = [path for path in SOURCES if path.stem == "__init__" or not module_of(path).rpartition(".")[2].startswith("_")]
     assert [module_of(path) for path in public if "_ffi" in imported(path)] == []
 
 
@@ -213,7 +233,8 @@ def test_every_public_function_names_a_man_page(name):
 @pytest.mark.parametrize("name", lowsock.__all__)
 def test_every_public_function_is_typed(name):
     function = getattr(lowsock, name)
-    assert set(function.__annotations__) == {*inspect.signature(function).parameters, "return"}
+    typed = function.__init__ if isinstance(function, type) else function
+    assert set(typed.__annotations__) == {*inspect.signature(function).parameters, "return"}
 
 
 # ---- what it returns ----

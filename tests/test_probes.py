@@ -3,16 +3,17 @@
 
 import errno
 import json
+import os
 import platform
 import re
 import socket
-import struct
 import subprocess
 import sys
+import time
 
 import pytest
 
-from lowsock import _loopback, _probes, _probes_ip, _probing
+from lowsock import _loopback, _probes, _probes_error, _probes_ip, _probes_unix, _probing, cmsg, errqueue, peer, sendmsg
 
 LINUX = sys.platform.startswith("linux")
 linux = pytest.mark.skipif(not LINUX, reason="the features are Linux's")
@@ -22,6 +23,7 @@ SINCE_4_18 = {
     "close-on-exec at once",
     "credentials",
     "peer credentials",
+    "peer groups",
     "abstract names",
     "seqpacket",
     "timestamps (SO_TIMESTAMP)",
@@ -48,8 +50,18 @@ WITH_IPV6 = {
     "traffic class and ECN, IPv6",
     "original destination, IPv6",
     "error queue, IPv6",
+    "IPv4 on an IPv6 socket",
+    "fragment size, IPv6",
 }
-SINCE_6_14 = {"pidfds", "peer pidfd", "mark, received", "priority", "segmentation offload, receiving", "zero copy"}
+SINCE_6_14 = {
+    "pidfds",
+    "peer pidfd",
+    "mark, received",
+    "priority",
+    "transmit timestamp key",
+    "segmentation offload, receiving",
+    "zero copy",
+}
 PRIVILEGED = {"mark, sent", "packet sockets"}
 CAP_NET_ADMIN, CAP_NET_RAW, PR_CAPBSET_DROP = 12, 13, 24
 
@@ -146,6 +158,40 @@ def test_what_needs_a_privilege_says_which(name, unprivileged):
     assert re.match(r"EPERM \(.+\); needs CAP_NET_", row["detail"])
 
 
+# ---- on a poorer system ----
+
+PORTABLE = {"descriptors", "seqpacket", "IPv6", "abstract names", "out-of-band on AF_UNIX"}
+PORTABLE |= {"peer credentials", "batches", "AF_ALG"}  # C knows the names of these, or the interpreter
+
+# Forgets the names that not every system has, before any class looks them up.
+ON_A_POORER_SYSTEM = """
+import json
+from lowsock._constants import CONSTANTS
+kept = {"AF_INET", "AF_INET6", "AF_UNIX", "MSG_DONTWAIT", "MSG_OOB", "MSG_PEEK", "MSG_TRUNC", "MSG_CTRUNC", "SCM_RIGHTS"}
+for name in set(CONSTANTS) - kept:
+    if name.startswith(("IP_", "IPV6_R", "IPV6_P", "IPV6_H", "IPV6_T", "IPV6_M", "MSG_", "NETLINK_", "PACKET_", "SCM_",
+                        "SO_", "SOF_", "TCP_", "UDP_", "VMADDR_")):
+        del CONSTANTS[name]
+from lowsock import _probes
+print(json.dumps([row._asdict() for row in _probes.run()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def poorer(tmp_path_factory):
+    python = [sys.executable, "-I", "-X", "dev", "-W", "error", "-c", ON_A_POORER_SYSTEM]
+    done = subprocess.run(python, capture_output=True, text=True, cwd=tmp_path_factory.mktemp("empty"))
+    assert (done.returncode, done.stderr) == (0, "")
+    return {row["name"]: row for row in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("name", [probe.name for probe in _probes.PROBES if probe.name not in PORTABLE])
+def test_a_name_that_the_system_lacks_is_the_answer(name, poorer):
+    row = poorer[name]
+    assert not row["available"]
+    assert re.search(r" has no .*\b[A-Z]\w*_\w+", row["detail"])
+
+
 # ---- why not ----
 
 REASONS = {
@@ -154,6 +200,7 @@ REASONS = {
         AttributeError("this platform has no SO_X"),
         "this platform has no SO_X; needs a key",
     ),
+    "an option that the kernel lacks": (NotImplementedError("X: no SO_X"), "X: no SO_X; needs a key"),
     "a timeout": (socket.timeout("timed out"), f"nothing came within {_loopback.TIMEOUT} s; needs a key"),
     "something else than was sent": (_loopback.Missing("sent 1, received 2"), "sent 1, received 2; needs a key"),
     "what the interpreter lacks": (_loopback.Lacking("no AF_X"), "no AF_X"),
@@ -183,18 +230,84 @@ def test_a_family_that_the_interpreter_lacks_is_told():
 
 def test_a_control_message_that_does_not_come_is_told():
     with pytest.raises(_loopback.Missing, match="no SCM_RIGHTS message came"):
-        _probing.payload([], "SCM_RIGHTS")
+        _probing.came([], cmsg.Rights)
 
 
-def test_a_number_that_changed_on_its_way_is_told():
-    with pytest.raises(_loopback.Missing, match="sent 7, received 8"):
-        _probes_ip._number(7)((8).to_bytes(4, sys.byteorder), None)
+OTHERS = {
+    "a number": (_probes_ip._number("hops", 7), lambda: cmsg.TTL(hops=8), "sent 7, received 8"),
+    "a traffic class": (_probes_ip._traffic, lambda: cmsg.TOS(dscp=46, ecn=1), r"sent .*ECT_0.*, received .*ECT_1"),
+    "an address": (_probes_ip._local, lambda: cmsg.PktInfo6(local="fe80::1"), "sent to ::1, which became fe80::1"),
+    "a destination": (
+        _probes_ip._original,
+        lambda: cmsg.OrigDstAddr6(address=("::1", 1)),
+        r"sent to \('::1', 2, 0, 0\), which became \('::1', 1, 0, 0\)",
+    ),
+}
 
 
-@pytest.mark.parametrize("seconds", [0, 2**40])
+class Receiver:
+    """Stands for a socket: where it is bound is all that is asked of it."""
+
+    def getsockname(self):
+        return "::1", 2, 0, 0
+
+
+@linux
+@pytest.mark.parametrize("case", OTHERS)
+def test_what_changed_on_its_way_is_told(case):
+    tell, message, told = OTHERS[case]
+    with pytest.raises(_loopback.Missing, match=told):
+        tell(message(), Receiver())
+
+
+@pytest.mark.parametrize(("pid", "told"), [(os.getpid(), f"process {os.getpid()},"), (None, "process not told,")])
+def test_who_is_there_may_be_told_without_the_process(pid, told):
+    assert _probes_unix._identity(peer.PeerCredentials(pid, os.geteuid(), os.getegid())).startswith(told)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_somebody_else_is_told(place):
+    ids = [os.getpid(), os.geteuid(), os.getegid()]
+    ids[place] += 1
+    with pytest.raises(_loopback.Missing, match=f"process {os.getpid()} was taken for process {ids[0]} of user {ids[1]}"):
+        _probes_unix._identity(peer.PeerCredentials(*ids))
+
+
+@pytest.fixture
+def sockets():
+    with _loopback.Sockets() as sockets:
+        yield sockets
+
+
+@linux
+def test_an_event_of_another_kind_is_told(sockets):
+    sender, receiver = sockets.udp()
+    cmsg.enable(sender, cmsg.RecvErr)
+    receiver.close()
+    sendmsg(sender, [b"x"])
+    with pytest.raises(_loopback.Missing, match="IcmpError came, not TransmitTimestamp"):
+        _probes_error._events(sender, errqueue.TransmitTimestamp)
+
+
+@linux
+def test_an_event_that_does_not_come_is_not_waited_for_long(sockets, monkeypatch):
+    """A pending error wakes poll(2) too, and again and again: no reading of an empty queue takes it."""
+    monkeypatch.setattr(_probes_error, "TIMEOUT", 0.01)
+    sender, receiver = sockets.udp()
+    receiver.close()
+    sendmsg(sender, [b"x"])
+    with pytest.raises(socket.timeout):
+        _probes_error._events(sender, errqueue.IcmpError)
+
+
+@pytest.mark.parametrize("seconds", [None, 0, 2**40])
 def test_a_timestamp_of_another_time_is_none(seconds):
     with pytest.raises(_loopback.Missing):
-        _probes_ip.age(struct.pack("=qq", seconds, 0), 1e-9)
+        _probing.age(seconds and seconds * 10**9)
+
+
+def test_the_age_of_a_timestamp_is_in_microseconds():
+    assert 10**6 <= _probing.age(time.time_ns() - 10**9) < 60 * 10**6
 
 
 @pytest.mark.parametrize("limit", [200, 1024])

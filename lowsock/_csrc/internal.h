@@ -7,6 +7,11 @@
 
 enum { STACK_IOVECS = 64 };
 
+struct lowsock_reply;
+
+/* Tells in info what an answer of 0 and above tells by itself; answers in the long form. */
+int lowsock_spell_out(struct lowsock_reply *reply, int n);
+
 static inline int negative_errno(void) { return -errno; }
 
 static inline struct iovec *fill_iovecs(struct iovec *stack, char **bases, const size_t *sizes, size_t count)

@@ -27,6 +27,19 @@ struct lowsock_reply {
     long long same;  /* an IPv4 source whose address tuple Python has at hand; -1: none */
 };
 
+/* Descriptors, each in a slot that a thread empties atomically: who has moved a number out of its slot has it alone. */
+enum { LOWSOCK_TAKEN = -1, LOWSOCK_CLOSED = -2, LOWSOCK_PEEKED = -3 };
+struct lowsock_owned {
+    int size;   /* slots that there is room for */
+    int count;  /* slots in use */
+    int pidfd;  /* the slot of the pidfd that came; -1: none did */
+    int ours;   /* 0: the numbers are somebody else's, and are not closed */
+    int closed; /* nothing stays in a slot any more */
+    int left;   /* descriptors that the collector had to close */
+    int first;  /* where in the slots that they came from these begin */
+    int fds[];  /* a descriptor, or why there is none */
+};
+
 /* The plain receives: no room for control messages, no flags. */
 int lowsock_recv(struct lowsock_reply *reply, int fd, long long size);
 int lowsock_recv_into(struct lowsock_reply *reply, int fd, char **bases, size_t *sizes, size_t count);
@@ -70,6 +83,23 @@ int lowsock_interface_name(int index, char *name);
 /* Sends two datagrams of one byte by one sendmmsg(2) and takes them by one recvmmsg(2): how many came. */
 int lowsock_probe_batches(int from, int to);
 
+/* As lowsock_recv_fds, but the descriptors come to stand in slots, SCM_RIGHTS first (all but one of the slots are for them),
+   then the pidfd; the surplus is closed (MSG_CTRUNC says so). A peek's copies are closed, all of them. The rows in info are
+   those of the messages that brought no descriptor. */
+int lowsock_recv_rights(struct lowsock_reply *reply, int fd, long long size, long long control_size, int flags,
+                        struct lowsock_owned *owned);
+/* An option whose value is a new descriptor, put into a slot; answers 0. */
+int lowsock_own_option(int fd, int level, int option, struct lowsock_owned *owned);
+/* Moves what is in `count` slots from `first` on to the other's beginning; what had none gets what its slot says. */
+void lowsock_owned_take(struct lowsock_owned *from, int first, int count, struct lowsock_owned *to);
+/* Undoes that; what has been closed meanwhile stays closed. */
+void lowsock_owned_put_back(struct lowsock_owned *to, struct lowsock_owned *from);
+/* Closes what is left in the slots, slot by slot; answers how many that were. Any thread may, at any time. */
+int lowsock_owned_close(struct lowsock_owned *owned);
+/* The same, as the collector does it: notes in `left` how many that were. */
+void lowsock_owned_collect(struct lowsock_owned *owned);
+/* The peer of an AF_UNIX socket: process (0: not told), user, group. */
+int lowsock_peer(int fd, long long *ids);
 /* ---- batches ---- */
 
 enum {

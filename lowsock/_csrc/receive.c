@@ -32,7 +32,7 @@ static int note_control(struct lowsock_reply *reply, long long size)
     if (size > 0) {
         note_descriptors(reply, size, SCM_RIGHTS);
         reply->rights = reply->fd_count;
-        note_descriptors(reply, size, SCM_PIDFD);
+        note_descriptors(reply, size, LOWSOCK_SCM_PIDFD);
     }
     reply->info[3] = reply->fd_count;
     return LOWSOCK_INFO + (size > 0 ? note_rows(reply->control, size, reply->info + LOWSOCK_INFO) : 0);
@@ -172,8 +172,7 @@ int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long lo
     return receive(reply, fd, &iov, 1, size, control_size, flags);
 }
 
-/* Tells in info what the shorter answers tell by themselves. */
-static int spell_out(struct lowsock_reply *reply, int n)
+int lowsock_spell_out(struct lowsock_reply *reply, int n)
 {
     reply->info[0] = n < LOWSOCK_SAME ? n : n - LOWSOCK_SAME;
     reply->info[1] = 0;
@@ -189,7 +188,7 @@ int lowsock_recv_fds(struct lowsock_reply *reply, int fd, long long size, long l
     int n = lowsock_recvmsg(reply, fd, size, control_size, flags);
 
     if (n >= 0)
-        return spell_out(reply, n);
+        return lowsock_spell_out(reply, n);
     if (n > -LOWSOCK_MORE)
         return n;
     if (reply->rights > most)

@@ -31,6 +31,22 @@
 #include <linux/netlink.h>
 #include <linux/if_packet.h>
 #include <linux/vm_sockets.h>
+#else
+#include <net/if_dl.h> /* what IP_RECVIF brings */
+#endif
+
+/* A peer's credentials come as struct ucred (Linux) or struct xucred (FreeBSD, macOS). */
+#ifdef __linux__
+#define HAVE_UCRED 1
+#else
+#define HAVE_UCRED 0
+#endif
+#if !HAVE_UCRED && defined(LOCAL_PEERCRED)
+#define HAVE_XUCRED 1
+#include <sys/param.h>
+#include <sys/ucred.h>
+#else
+#define HAVE_XUCRED 0
 #endif
 
 #ifdef LOWSOCK_NO_MMSG /* to try on Linux what stands in for them elsewhere */
@@ -62,12 +78,12 @@ struct lowsock_txtime {
 #endif
 
 /* A descriptor that comes in a message of its own (Linux 6.5); where there is none, no type matches. */
-#ifndef SCM_PIDFD
-#ifdef __linux__
-#define SCM_PIDFD 0x04
+#if defined(SCM_PIDFD)
+#define LOWSOCK_SCM_PIDFD SCM_PIDFD
+#elif defined(__linux__)
+#define LOWSOCK_SCM_PIDFD 0x04
 #else
-#define SCM_PIDFD -1
-#endif
+#define LOWSOCK_SCM_PIDFD -1
 #endif
 
 #endif

@@ -1,8 +1,159 @@
 # SPDX-License-Identifier: MIT
-"""Control messages that know what they mean."""
+"""Control messages that know what they mean: each is its three-tuple, with fields. See cmsg(3).
 
+`decode` types what a receive returned, `enable` and `space` make messages come and find room, `arrival` and `towards` spare
+one the differences between families and systems, `register` adds classes. What this platform's headers do not have is not
+here: its name is an `AttributeError` that says so. Whether the running kernel has it, `enable` says.
+"""
+
+from typing import NoReturn
+
+from lowsock.cmsg._alg import AlgAeadAssoclen, AlgIv, AlgOp, AlgOperation
 from lowsock.cmsg._base import ControlMessage, decode, register
-from lowsock.cmsg._ip import TOS, TTL, PktInfo
+from lowsock.cmsg._errors import ExtendedError, Origin, PacketTxTimestamp, RecvErr, RecvErr6, VsockRecvErr
+from lowsock.cmsg._ip import (
+    TOS,
+    TTL,
+    Checksum,
+    DstAddr,
+    FragSize,
+    OrigDstAddr,
+    PktInfo,
+    Protocol,
+    ReceivedOptions,
+    RecvIf,
+    ReturnOptions,
+)
+from lowsock.cmsg._ipv6 import (
+    DontFrag,
+    DstOptions,
+    FlowInfo,
+    FragSize6,
+    HopLimit,
+    HopOptions,
+    OrigDstAddr6,
+    PathMTU,
+    PktInfo6,
+    RoutingHeader,
+    RthdrDstOptions,
+    TClass,
+)
+from lowsock.cmsg._netlink import NetlinkPktInfo
 from lowsock.cmsg._options import enable, space
-from lowsock.cmsg._portable import Arrival, arrival, towards
+from lowsock.cmsg._packet import Auxdata, PacketStatus
+from lowsock.cmsg._portable import Arrival, arrival, find, towards
 from lowsock.cmsg._questions import ECN, HopCount, LocalAddress, OriginalDestination, ReceiveTime, TrafficClass
+from lowsock.cmsg._socket import Credentials, Creds, Creds2, Drops, Mark, PidFd, Priority, Rights, Security, WifiStatus
+from lowsock.cmsg._tcp import Inq
+from lowsock.cmsg._times import (
+    RequestTimestamps,
+    Timestamp,
+    Timestamping,
+    TimestampingFlags,
+    TimestampingPktInfo,
+    TimestampKey,
+    TimestampNs,
+    TxTime,
+)
+from lowsock.cmsg._tls import GetRecordType, RecordType, SetRecordType
+from lowsock.cmsg._udp import Gro, Segment
+
+__all__ = [
+    "ECN",
+    "TOS",
+    "TTL",
+    "AlgAeadAssoclen",
+    "AlgIv",
+    "AlgOp",
+    "AlgOperation",
+    "Arrival",
+    "Auxdata",
+    "Checksum",
+    "ControlMessage",
+    "Credentials",
+    "Creds",
+    "Creds2",
+    "DontFrag",
+    "Drops",
+    "DstAddr",
+    "DstOptions",
+    "ExtendedError",
+    "FlowInfo",
+    "FragSize",
+    "FragSize6",
+    "GetRecordType",
+    "Gro",
+    "HopCount",
+    "HopLimit",
+    "HopOptions",
+    "Inq",
+    "LocalAddress",
+    "Mark",
+    "NetlinkPktInfo",
+    "OrigDstAddr",
+    "OrigDstAddr6",
+    "Origin",
+    "OriginalDestination",
+    "PacketStatus",
+    "PacketTxTimestamp",
+    "PathMTU",
+    "PidFd",
+    "PktInfo",
+    "PktInfo6",
+    "Priority",
+    "Protocol",
+    "ReceiveTime",
+    "ReceivedOptions",
+    "RecordType",
+    "RecvErr",
+    "RecvErr6",
+    "RecvIf",
+    "RequestTimestamps",
+    "ReturnOptions",
+    "Rights",
+    "RoutingHeader",
+    "RthdrDstOptions",
+    "Security",
+    "Segment",
+    "SetRecordType",
+    "TClass",
+    "Timestamp",
+    "TimestampKey",
+    "TimestampNs",
+    "Timestamping",
+    "TimestampingFlags",
+    "TimestampingPktInfo",
+    "TrafficClass",
+    "TxTime",
+    "VsockRecvErr",
+    "WifiStatus",
+    "arrival",
+    "decode",
+    "enable",
+    "find",
+    "register",
+    "space",
+    "towards",
+]
+
+# What each class of a platform that lacks it is called by the kernel.
+_LACKING: dict[str, str] = {}
+
+
+def _hide() -> None:
+    for name in __all__:
+        row = getattr(globals()[name], "_row", None)
+        if row is not None and not row.pairs:
+            _LACKING[name] = row.name
+    for name in _LACKING:
+        __all__.remove(name)
+        del globals()[name]
+
+
+_hide()
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name in _LACKING:
+        raise AttributeError(f"this platform has no {_LACKING[name]}, so there is no {name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import itemgetter
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
 
 from lowsock._ancillary import message
 from lowsock._buffers import as_bytes
-from lowsock._calling import checked_int, raised_here
+from lowsock._calling import checked_int, iterated, raised_here
 from lowsock._constants import CONSTANTS
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ControlMessage(tuple[int, int, bytes]):
         return f"{type(self).__name__}({shown})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), *self)
+        return _restore, (type(self), *self), getattr(self, "__dict__", None)  # a user's class may have one
 
 
 def _restore(cls: type[M], level: int, kind: int, data: bytes) -> M:
@@ -87,6 +88,7 @@ def pair(name: str) -> tuple[int, int] | None:
     level, number = CONSTANTS.get(_LEVELS[name.split("_")[0]]), CONSTANTS.get(name)
     return None if level is None or number is None else (level, number)
 
+
 UNASKED = ""  # the option of what arrives without one
 
 
@@ -97,12 +99,13 @@ class Row(NamedTuple):
     pairs: tuple[tuple[int, int], ...]  # level and type; the first is what is sent; none where the platform has none
     sizes: tuple[int, ...]  # of payloads; empty: any size from `least` on
     least: int
+    step: int  # from one such size to the next
     option: str | None  # the kernel's name of the option that makes it arrive; UNASKED; None: it is only sent
     room: int  # bytes of payload to reserve
     since: str  # "Linux 6.5"
 
     def fits(self, size: int) -> bool:
-        return size in self.sizes if self.sizes else size >= self.least
+        return size in self.sizes if self.sizes else size >= self.least and (size - self.least) % self.step == 0
 
     def wire(self) -> tuple[int, int]:
         if not self.pairs:
@@ -110,46 +113,66 @@ class Row(NamedTuple):
         return self.pairs[0]
 
     def sizes_in_words(self) -> str:
-        return " or ".join(map(str, self.sizes)) or f"at least {self.least}"
+        steps = f" and a multiple of {self.step} more" if self.step > 1 else ""
+        return " or ".join(map(str, self.sizes)) or f"at least {self.least}{steps}"
 
 
 def known(
-    *names: str, sizes: Iterable[int] = (), least: int = 0, option: str | None = None, room: int = 0, since: str = ""
+    *names: str,
+    sizes: Iterable[int] = (),
+    least: int = 0,
+    step: int = 1,
+    option: str | None = None,
+    room: int = 0,
+    since: str = "",
 ) -> Callable[[C], C]:
     """Enters a class of ours under the kernel's names; the first that the platform has is what is sent.
 
-    ``sizes`` are those that its payload may have (none: any from ``least`` on), ``room`` is what to reserve for it where
-    that is more than the largest of them.
+    ``sizes`` are those that its payload may have, the commonest first (none: any from ``least`` on, in steps of ``step``),
+    ``room`` is what to reserve for it where that is more than the largest of them.
     """
-    accepted = tuple(sorted(set(sizes)))
-    pairs = tuple(found for found in map(pair, names) if found is not None)
-    return _entering(Row(names[0], pairs, accepted, least, option, max(room, least, *accepted, 0), since))
+    accepted = tuple(dict.fromkeys(sizes))
+    pairs = tuple(dict.fromkeys(found for found in map(pair, names) if found is not None))  # two names may be one number
+    return _entering(Row(names[0], pairs, accepted, least, step, option, max(room, least, *accepted, 0), since))
 
 
-def register(level: int, type: int, *, sizes: Iterable[int] = (), least: int = 0) -> Callable[[C], C]:
+def register(level: int, type: int, *, sizes: Iterable[int] = (), least: int = 0, room: int = 0) -> Callable[[C], C]:
     """A class decorator: from now on `decode` gives messages of this level and type the decorated class.
 
     The class derives from `ControlMessage`; make instances by its ``from_data``, and read its fields from ``self.data``.
     ``sizes`` are the lengths in bytes that its payload may have; without them, any from ``least`` on. What does not fit
-    stays raw. Raises `ValueError` where a class is entered already for this level, type and size.
+    stays raw. ``room`` is what `space` reserves where that is more than the largest of them; `enable` sets no option.
+
+    Raises `ValueError` where a class is registered already for this level, type and size, or the class elsewhere;
+    `TypeError`, `ValueError` or `OverflowError` naming a bad argument.
     """
-    accepted = tuple(sorted({checked_int("sizes", size, least=0) for size in sizes}))
-    least = checked_int("least", least, least=0)
+    given = iterated("sizes", "ints", sizes)
+    accepted = tuple(dict.fromkeys(checked_int("sizes", size, least=0) for size in given))
+    least, room = checked_int("least", least, least=0), checked_int("room", room, least=0)
+    if accepted and least:
+        raise ValueError("least is for payloads of any size: sizes are given")
     pairs = ((checked_int("level", level), checked_int("type", type)),)
-    return _entering(Row(f"({level}, {type})", pairs, accepted, least, None, max(least, *accepted, 0), ""))
+    return _entering(Row(f"({level}, {type})", pairs, accepted, least, 1, UNASKED, max(room, least, *accepted, 0), ""))
 
 
 def _entering(row: Row) -> Callable[[C], C]:
     def enter(cls: C) -> C:
         if not isinstance(cls, type) or not issubclass(cls, ControlMessage):
             raise TypeError(f"a registered class must derive from ControlMessage: {cls!r:.60}")
-        for level, kind in row.pairs:
-            kinds = _ENTRIES.setdefault(level, {})
-            kinds[kind] = _extended(kinds.get(kind), cls, row)
-        cls._row = row
+        with _ENTERING:
+            _enter(cls, row)
         return cls
 
     return enter
+
+
+def _enter(cls: type[ControlMessage], row: Row) -> None:
+    if "_row" in vars(cls):
+        raise ValueError(f"{cls.__name__} is registered already: derive a class from it")
+    for level, kind in row.pairs:
+        kinds = _ENTRIES.setdefault(level, {})
+        kinds[kind] = _extended(kinds.get(kind), cls, row)
+    cls._row = row
 
 
 def row_of(cls: Any) -> Row:
@@ -167,6 +190,7 @@ def row_of(cls: Any) -> Row:
 Entry = tuple[type[ControlMessage], int, dict[Optional[int], type[ControlMessage]]]
 
 _ENTRIES: dict[int, dict[int, Entry]] = {}
+_ENTERING = Lock()  # readers need none: an entry is replaced, never changed
 _NONE: dict[int, Entry] = {}
 _ANY: Entry = ControlMessage, -1, {}
 
@@ -179,37 +203,48 @@ def _extended(entry: Entry | None, cls: type[ControlMessage], row: Row) -> Entry
         by_size[size] = cls
     if entry and entry[1] >= 0:
         return entry[0], entry[1], by_size
-    return cls, row.sizes[-1] if row.sizes else -1, by_size
+    return cls, row.sizes[0] if row.sizes else -1, by_size
 
 
 def decode(ancdata: Iterable[Any]) -> list[ControlMessage]:
     """Each ``(level, type, data)`` as its class: what `lowsock.recvmsg`, the socket module's or trio's returned.
 
     A message that nobody knows, or whose payload has not the size that it should have, is a plain `ControlMessage` with
-    the same three items. Raises `TypeError` where an item is no such three-tuple, and nothing else. See cmsg(3).
+    the same three items; one that is typed already stays as it is. No payload is an error.
+
+    Raises `TypeError` where an item is no such three-tuple, `OverflowError` where a number does not fit a C int,
+    `BufferError` where data is not contiguous. See cmsg(3).
     """
+    items = ancdata if type(ancdata) is list else list(iterated("ancdata", "(level, type, data)", ancdata))
     messages: list[ControlMessage] = []
-    add, entries = messages.append, _ENTRIES
+    entries, new = _ENTRIES, _new  # measured: a local name, and append as a method call, are quicker here
     try:
-        for item in ancdata:
-            level, kind, data = item
-            cls, size, _ = entries.get(level, _NONE).get(kind, _ANY)
-            if len(data) != size or type(data) is not bytes:
-                add(_other(len(messages), item))
-            else:
-                add(_new(cls, item))
+        for item in items:
+            if type(item) is tuple:
+                level, kind, data = item
+                cls, size, by_size = entries.get(level, _NONE).get(kind, _ANY)
+                if type(data) is bytes:
+                    if len(data) == size:
+                        messages.append(new(cls, item))
+                        continue
+                    if by_size:
+                        messages.append(new(_fitting(by_size, len(data)), item))
+                        continue
+            messages.append(_other(len(messages), item))
+        return messages
     except (TypeError, ValueError) as error:
         if not raised_here(error):
             raise
-        raise TypeError(f"ancdata[{len(messages)}] must be a three-tuple (level, type, data)") from None
-    return messages
+    return [_other(place, item) for place, item in enumerate(items)]  # which says what is wrong, or takes it after all
 
 
 def _other(place: int, item: Any) -> ControlMessage:
-    """What is not an everyday message: of an odd size, of an unknown kind, with data that is not bytes."""
-    level, kind, data = message(f"ancdata[{place}]", item)
-    by_size = _ENTRIES.get(level, _NONE).get(kind, _ANY)[2]
-    cls = by_size.get(len(data)) or by_size.get(None)
-    if cls is None or not row_of(cls).fits(len(data)):
-        cls = type(item) if isinstance(item, ControlMessage) else ControlMessage
-    return _restore(cls, level, kind, data)
+    """What is not an everyday message: of an unknown kind, with data that is not bytes, no tuple, or typed already."""
+    level, kind, data = item if isinstance(item, ControlMessage) else message(f"ancdata[{place}]", item)
+    cls = _fitting(_ENTRIES.get(level, _NONE).get(kind, _ANY)[2], len(data))
+    return item if isinstance(item, cls) else _restore(cls, level, kind, data)
+
+
+def _fitting(by_size: dict[int | None, type[ControlMessage]], size: int) -> type[ControlMessage]:
+    cls = by_size.get(size) or by_size.get(None, ControlMessage)
+    return cls if cls._row is not None and cls._row.fits(size) else ControlMessage

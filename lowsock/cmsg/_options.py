@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lowsock._ancillary import CMSG_SPACE
 from lowsock._calling import checked_int, fail, target
@@ -14,9 +14,9 @@ from lowsock._constants import CONSTANTS
 from lowsock._ffi import lib
 from lowsock.cmsg._base import UNASKED, ControlMessage, Row, pair, row_of
 from lowsock.cmsg._fields import INT_SIZE
+from lowsock.cmsg._ip import LINUX
 from lowsock.cmsg._portable import all_answers, answers, is_question
-from lowsock.cmsg._questions import LocalAddress
-from lowsock.cmsg._times import RECEIVE_BY_SOFTWARE, Timestamping
+from lowsock.cmsg._times import RECEIVE_BY_SOFTWARE
 
 if TYPE_CHECKING:
     from lowsock._types import Socket
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_FDS = 253  # Linux: SCM_MAX_FD
 _V6ONLY = socket.IPPROTO_IPV6, CONSTANTS["IPV6_V6ONLY"]
+_EXCLUSIVE = {"SO_TIMESTAMP", "SO_TIMESTAMPNS"}  # setting either clears the other
 _LACKING = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -35,7 +36,8 @@ def space(*classes: Kind, fds: int = 0) -> int:
     count twice: a 32-bit libc delivers both widths. Raises `TypeError` for what is no class of messages. See cmsg(3).
     """
     fds = checked_int("fds", fds, least=0, most=MAX_FDS)
-    rooms = [row_of(answer).room for cls in classes for answer in all_answers(cls)]
+    rows = [row_of(answer) for cls in classes for answer in _counted(cls)]
+    rooms = [row.room for row in rows if not fds or row.name != "SCM_RIGHTS"]
     return sum(map(CMSG_SPACE, rooms)) + (CMSG_SPACE(fds * INT_SIZE) if fds else 0)
 
 
@@ -43,23 +45,32 @@ def enable(sock: Socket, *classes: Kind, fds: int = 0, timestamping: int = RECEI
     """Sets the socket options that make messages of ``classes`` arrive; returns the ``ancbufsize`` that holds them.
 
     A question is put as the socket's family has it, on a dual-stack IPv6 socket for both families. ``timestamping`` is
-    added to the flags that `Timestamping` has on this socket. All are set or none.
+    added to the flags that `Timestamping` has on this socket. All are set or none. (To ask for what arrives elsewhere, on
+    the error queue or in `lowsock.recv_rights`, is as good: the size is then of no use.)
 
     Raises `NotImplementedError` naming the option that the platform or the running kernel lacks, for this kind of socket
-    at least; `ValueError` for a class that is only ever sent; `OSError` as the kernel says it. See setsockopt(2).
+    at least; `ValueError` for a class that is only ever sent, and for `Timestamp` with `TimestampNs`, of which a socket
+    has one; `OSError` as the kernel says it. See setsockopt(2).
     """
     size = space(*classes, fds=fds)
     fd = target(sock)[0]
     wanted = [answer for cls in classes for answer in _asked(fd, cls)]
-    before: list[tuple[int, int, int]] = []
+    if len(_EXCLUSIVE.intersection(row_of(cls).option for cls in wanted)) > 1:
+        raise ValueError(f"classes: {' and '.join(sorted(_EXCLUSIVE))} exclude each other")
+    before: dict[tuple[int, int], int] = {}
     try:
         for cls in wanted:
-            before += _set(fd, cls, timestamping)
+            _set(fd, cls, timestamping, before)
     except BaseException:
-        for level, option, value in reversed(before):
-            lib.lowsock_set_option(fd, level, option, value)
+        for (level, option), value in sorted(before.items(), key=lambda item: item[1] != 0):
+            lib.lowsock_set_option(fd, level, option, value)  # zeros first: they clear an exclusive option's twin, too
         raise
     return size
+
+
+def _counted(cls: Any) -> tuple[Any, ...]:
+    """The classes that ``cls`` counts with; what is no class at all is left to `row_of` to refuse."""
+    return all_answers(cls) if isinstance(cls, type) else (cls,)
 
 
 def _asked(fd: int, cls: Kind) -> list[Kind]:
@@ -70,29 +81,37 @@ def _asked(fd: int, cls: Kind) -> list[Kind]:
     if family < 0:
         fail(family)
     asked = [*answers(cls, family)]
-    if family == socket.AF_INET6 and cls is not LocalAddress and not lib.lowsock_option(fd, *_V6ONLY):
-        asked += answers(cls, socket.AF_INET)
-    return asked
+    if LINUX and family == socket.AF_INET6 and not lib.lowsock_option(fd, *_V6ONLY):
+        asked += answers(cls, socket.AF_INET)  # BSD tells of IPv4 by IPv6's messages, and has no options of IPv4 there
+    return list(dict.fromkeys(asked))
 
 
-def _set(fd: int, cls: Kind, timestamping: int) -> list[tuple[int, int, int]]:
-    """Sets the option of one class; returns level, option and old value of what it changed."""
+def _set(fd: int, cls: Kind, timestamping: int, before: dict[tuple[int, int], int]) -> None:
+    """Sets the option of one class, and notes in ``before`` what it, and what it clears, was set to."""
     row = row_of(cls)
     row.wire()
     if row.option is None:
         raise ValueError(f"classes: {cls.__name__} is only sent")
     if row.option == UNASKED:
-        return []
+        return
     found = pair(row.option)
     if found is None:
         raise NotImplementedError(f"{cls.__name__}: this platform has no {row.option}")
-    level, option = found
-    before = lib.lowsock_option(fd, level, option)
-    value = max(before, 0) | checked_int("timestamping", timestamping, least=0) if issubclass(cls, Timestamping) else 1
-    answer = lib.lowsock_set_option(fd, level, option, value)
+    for each in (row.option, *(_EXCLUSIVE if row.option in _EXCLUSIVE else ())):
+        place = pair(each)
+        if place is not None and place not in before:
+            before[place] = max(lib.lowsock_option(fd, *place), 0)
+    value = lib.lowsock_option(fd, *found)
+    value = max(value, 0) | _flags(cls, timestamping) if row.option == "SO_TIMESTAMPING" else 1
+    answer = lib.lowsock_set_option(fd, *found, value)
     if answer < 0:
         _refused(answer, cls, row)
-    return [(level, option, max(before, 0))]
+
+
+def _flags(cls: Kind, timestamping: int) -> int:
+    """What to add to the flags of SO_TIMESTAMPING: the caller's for the times, a class's own for what goes beside them."""
+    own: int | None = getattr(cls, "_flags", None)
+    return checked_int("timestamping", timestamping, least=0) if own is None else own
 
 
 def _refused(answer: int, cls: Kind, row: Row) -> NoReturn:

@@ -6,13 +6,22 @@ the messages of one datagram say together.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lowsock.cmsg._base import ControlMessage, decode, row_of
 from lowsock.cmsg._errors import ExtendedError, RecvErr, RecvErr6
+from lowsock.cmsg._fields import address_bytes, address_text, host_text
 from lowsock.cmsg._ip import TOS, TTL, DstAddr, OrigDstAddr, PktInfo, RecvIf
-from lowsock.cmsg._ipv6 import HopLimit, OrigDstAddr6, PktInfo6, TClass
-from lowsock.cmsg._questions import ECN, HopCount, LocalAddress, OriginalDestination, ReceiveTime, TrafficClass
+from lowsock.cmsg._ipv6 import MAPPED, HopLimit, OrigDstAddr6, PktInfo6, TClass
+from lowsock.cmsg._questions import (
+    ECN,
+    HopCount,
+    LocalAddress,
+    OriginalDestination,
+    Question,
+    ReceiveTime,
+    TrafficClass,
+)
 from lowsock.cmsg._times import Timestamp, TimestampNs
 
 if TYPE_CHECKING:
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
 
     from lowsock._types import Address
 
-_MAPPED = "::ffff:"
+M = TypeVar("M", bound=ControlMessage)
 Classes = tuple[type[ControlMessage], ...]
 
 # For each question and address family the sets of classes that answer it, the best first: a platform has one of them.
@@ -54,68 +63,75 @@ def all_answers(cls: type[ControlMessage]) -> Classes:
     return tuple(each for family in _ANSWERS.get(cls, ()) for each in answers(cls, family)) or (cls,)
 
 
-def towards(destination: Address, question: type[ControlMessage], **fields: Any) -> ControlMessage:
-    """The message of the class that answers ``question`` for datagrams to ``destination``, made from its fields.
+def find(ancdata: Iterable[Any], cls: type[M]) -> M | None:
+    """The first message of a class, or that answers a question, decoded; None where there is none.
 
-    ``destination`` is a numeric host or an address tuple. It decides, not the socket: a datagram that goes from an IPv6
-    socket to a v4-mapped address takes IPv4's messages, and a v4-mapped ``local`` is then taken as IPv4's. Raises what
-    the class raises; `ValueError` where ``destination`` is no numeric address.
+    For one message; of several, `decode` them once, or take an `arrival`. Raises what `decode` raises. See cmsg(3).
+    """
+    return next((message for message in decode(ancdata) if isinstance(message, cls)), None)
+
+
+def towards(destination: Address, question: type[M], **fields: Any) -> M:
+    """The message that answers ``question`` for datagrams to ``destination``, made of its fields.
+
+    ``destination`` is a numeric host, as text or of the `ipaddress` module, or an address tuple. It decides, not the
+    socket: what goes from an IPv6 socket to a v4-mapped address takes IPv4's messages. A v4-mapped ``local`` is then
+    taken as IPv4's, and a field that is None as not given, so that those of an `Arrival` may be passed on.
+
+    Raises what the class raises; `TypeError` or `ValueError` where ``destination`` is no numeric address.
     """
     host = destination[0] if isinstance(destination, tuple) and destination else destination
-    family = _family(str(host).partition("%")[0])
-    if family == socket.AF_INET and "local" in fields:
-        fields["local"] = _unmapped(str(fields["local"]))
-    return answers(question, family)[0](**fields)
+    family = _family_and_bytes(host)[0]
+    given = {name: value for name, value in fields.items() if value is not None}
+    if family == socket.AF_INET and "local" in given:
+        given["local"] = _unmapped(given["local"])
+    made: Any = answers(question, family)[0]
+    return made(**given)
 
 
-def _family(host: str) -> int:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            packed = socket.inet_pton(family, _unmapped(host))
-        except (OSError, ValueError):  # ValueError: a null character
-            continue
-        return socket.AF_INET if len(packed) == 4 else socket.AF_INET6
-    raise ValueError(f"destination must be a numeric address or a tuple with one, not {host!r:.60}")
+def _family_and_bytes(host: Any) -> tuple[int, bytes]:
+    """The family whose datagrams go to a numeric host, and its bytes in that family."""
+    text = host_text("destination", host).partition("%")[0]
+    if ":" not in text:
+        return socket.AF_INET, address_bytes("destination", text, socket.AF_INET)
+    packed = address_bytes("destination", text, socket.AF_INET6)
+    return (socket.AF_INET, packed[12:]) if packed[:12] == MAPPED else (socket.AF_INET6, packed)
 
 
-def _unmapped(host: str) -> str:
-    """The IPv4 address in a v4-mapped one; any other host as it is."""
-    return host[len(_MAPPED) :] if host.lower().startswith(_MAPPED) and "." in host else host
+def _unmapped(local: Any) -> Any:
+    """The IPv4 address in a v4-mapped one; anything else as it is, for its class to judge."""
+    text = host_text("local", local)
+    if ":" not in text:
+        return local
+    packed = address_bytes("local", text, socket.AF_INET6)
+    return address_text(packed[12:]) if packed[:12] == MAPPED else local
 
 
 class Arrival(NamedTuple):
     """What the control messages of one datagram say of how it came; None for what they do not say."""
 
-    local: Optional[str] = None  # our address that it came to
-    ifindex: Optional[int] = None  # the interface that it came in by
-    hops: Optional[int] = None  # the TTL or hop limit that it still had
-    dscp: Optional[int] = None
-    ecn: Optional[ECN] = None
-    nanoseconds: Optional[int] = None  # since the epoch: when the kernel received it
+    local: str | None = None  # our address that it came to, to answer from; IPv4's own form on an IPv6 socket too
+    ifindex: int | None = None  # the interface that it came in by
+    hops: int | None = None  # the TTL or hop limit that it still had
+    dscp: int | None = None
+    ecn: ECN | None = None
+    nanoseconds: int | None = None  # since the epoch: when the kernel received it
     original: Any = None  # the address that it was sent to before a firewall turned it here
+    destination: str | None = None  # in its header: local, or a multicast or broadcast address
 
 
-# What Arrival takes from the messages that answer a question: its fields and theirs.
-_TOLD: tuple[tuple[type[ControlMessage], dict[str, str]], ...] = (
-    (LocalAddress, {"local": "local", "ifindex": "ifindex"}),
-    (HopCount, {"hops": "hops"}),
-    (TrafficClass, {"dscp": "dscp", "ecn": "ecn"}),
-    (ReceiveTime, {"nanoseconds": "nanoseconds"}),
-    (OriginalDestination, {"original": "address"}),
-)
+_BLANK: list[Any] = [None] * len(Arrival._fields)
+_arrived = tuple.__new__
 
 
 def arrival(ancdata: Iterable[Any]) -> Arrival:
     """How a datagram came, of the control messages that came with it, whatever its family and this system.
 
-    Ask for them by `enable` with the questions. Where two messages tell the same thing, as a dual-stack socket's may,
-    the first counts. Raises what `decode` raises.
+    Ask for them by `enable` with the questions. ``local`` is an address to answer from: None for IPv6 multicast, where
+    the kernel tells the group alone. Raises what `decode` raises. See ip(7), ipv6(7).
     """
-    told: dict[str, Any] = {}
+    told = _BLANK[:]
     for message in decode(ancdata):
-        for question, fields in _TOLD:
-            if isinstance(message, question):
-                for name, field in fields.items():
-                    if told.get(name) is None:
-                        told[name] = getattr(message, field)
-    return Arrival(**told)
+        if isinstance(message, Question):
+            message._tell(told)
+    return _arrived(Arrival, told)

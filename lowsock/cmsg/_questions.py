@@ -13,6 +13,9 @@ from lowsock.cmsg._fields import INT, INT_SIZE, Named, number
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Told = list[Any]  # what the messages of one datagram have told so far, in the order of the fields of Arrival
+LOCAL, IFINDEX, HOPS, DSCP, CODEPOINT, NANOSECONDS, ORIGINAL, DESTINATION = range(8)
+
 
 class ECN(Named):
     """The two bits of explicit congestion notification (RFC 3168)."""
@@ -32,10 +35,19 @@ def small_int(data: bytes) -> int:
     return _int(data)[0] if len(data) == INT_SIZE else data[0]
 
 
-class LocalAddress(ControlMessage):
+class Question(ControlMessage):
+    """A message that tells something of how its datagram came."""
+
+    __slots__ = ()
+
+    def _tell(self, told: Told) -> None:
+        """Puts what it tells where `lowsock.cmsg.arrival` takes it from."""
+
+
+class LocalAddress(Question):
     """The question: to which of our addresses, over which interface? And, sent: from which of them, over which?
 
-    Answers: `PktInfo`, `PktInfo6`; on BSD `DstAddr` and `RecvIf`. See ip(7), ipv6(7).
+    Answers: `PktInfo`, `PktInfo6`; on FreeBSD `DstAddr` and `RecvIf`. See ip(7), ipv6(7).
     """
 
     __slots__ = ()
@@ -50,8 +62,13 @@ class LocalAddress(ControlMessage):
         """The number of the interface, 0 for any; None where the message does not tell."""
         return None
 
+    @property
+    def destination(self) -> str | None:
+        """The destination in the datagram's header, a group's too; None where the message does not tell."""
+        return None
 
-class HopCount(ControlMessage):
+
+class HopCount(Question):
     """The question: how many more routers might the datagram have passed (received), may it pass (sent)?
 
     Answers: `TTL`, `HopLimit`. See ip(7), ipv6(7).
@@ -66,11 +83,15 @@ class HopCount(ControlMessage):
 
     @property
     def hops(self) -> int:
+        """Of the sender's 64 or 255, say, what the routers on the way have left."""
         data = self[2]
         return _int(data)[0] if len(data) == INT_SIZE else data[0]
 
+    def _tell(self, told: Told) -> None:
+        told[HOPS] = self.hops
 
-class TrafficClass(ControlMessage):
+
+class TrafficClass(Question):
     """The question: which traffic class, of which the upper six bits are DSCP and the lower two ECN?
 
     Answers: `TOS`, `TClass`. See ip(7), ipv6(7), RFC 2474, RFC 3168.
@@ -78,10 +99,11 @@ class TrafficClass(ControlMessage):
 
     __slots__ = ()
     _fields = ("dscp", "ecn")
+    _sent = INT
 
     def __new__(cls, *, dscp: int = 0, ecn: int = ECN.NOT_ECT) -> Self:
-        """``dscp``: 0 to 63; ``ecn``: 0 to 3, or an `ECN`."""
-        return cls.from_data(INT.pack(number("dscp", dscp, 63) << 2 | number("ecn", ecn, 3)))
+        """``dscp``: 0 to 63; ``ecn``: 0 to 3, or an `ECN`. Both are replaced: what is not given is 0."""
+        return cls.from_data(cls._sent.pack(number("dscp", dscp, 63) << 2 | number("ecn", ecn, 3)))
 
     @property
     def dscp(self) -> int:
@@ -90,10 +112,15 @@ class TrafficClass(ControlMessage):
 
     @property
     def ecn(self) -> ECN:
+        """Explicit congestion notification; `ECN.CE` says that a router on the way was congested."""
         return _ECNS[small_int(self[2]) & 3]
 
+    def _tell(self, told: Told) -> None:
+        octet = small_int(self[2])
+        told[DSCP], told[CODEPOINT] = octet >> 2 & 63, _ECNS[octet & 3]
 
-class ReceiveTime(ControlMessage):
+
+class ReceiveTime(Question):
     """The question: when did the kernel receive it? Answers: `TimestampNs`, `Timestamp`, `Timestamping`. See socket(7)."""
 
     __slots__ = ()
@@ -103,9 +130,16 @@ class ReceiveTime(ControlMessage):
         """Since the epoch, by the system's clock; None where the message does not tell."""
         return None
 
+    def _tell(self, told: Told) -> None:
+        if told[NANOSECONDS] is None:
+            told[NANOSECONDS] = self.nanoseconds
 
-class OriginalDestination(ControlMessage):
-    """The question: where was it sent to before the firewall turned it here? Answers: `OrigDstAddr`, `OrigDstAddr6`."""
+
+class OriginalDestination(Question):
+    """The question: where was it sent to before the firewall turned it here? Answers: `OrigDstAddr`, `OrigDstAddr6`.
+
+    Without a firewall that turns it, that is where it came to. See ip(7).
+    """
 
     __slots__ = ()
 
@@ -113,3 +147,6 @@ class OriginalDestination(ControlMessage):
     def address(self) -> Any:
         """``(host, port)``, or ``(host, port, flowinfo, scope_id)`` for IPv6."""
         return None
+
+    def _tell(self, told: Told) -> None:
+        told[ORIGINAL] = self.address

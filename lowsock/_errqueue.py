@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: MIT
+"""Reading error queues: each entry as an event of its kind. See recvmsg(2), MSG_ERRQUEUE, and ip(7)."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Protocol, Union
+from weakref import WeakValueDictionary
+
+from lowsock import _address, _ancillary
+from lowsock._calling import MORE, MSG_DONTWAIT, MSG_ERRQUEUE, NOT_YET, checked_int, fail, target
+from lowsock._constants import CONSTANTS
+from lowsock._ffi import ffi, lib
+from lowsock._patience import Patience
+from lowsock._reply import CONTROL, DATA, Reply, give, take
+from lowsock.cmsg._base import ControlMessage, decode
+from lowsock.cmsg._errors import ExtendedError, Origin
+from lowsock.cmsg._fields import UINT32, Named, named
+from lowsock.cmsg._questions import LocalAddress
+from lowsock.cmsg._times import Timestamping, TimestampingPktInfo
+
+if TYPE_CHECKING:
+    from lowsock._types import Address, Received, Socket
+
+Messages = list[ControlMessage]
+
+LIMIT = 1024  # events in one `read`, unless it is told
+_COPIED = CONSTANTS.get("SO_EE_CODE_ZEROCOPY_COPIED", 1)
+_WIFI = _ancillary.SOL_SOCKET, CONSTANTS.get("SCM_WIFI_STATUS", -1)
+_COOKIE = CONSTANTS.get("SO_COOKIE", -1)
+# A socket without an error queue takes no notice of MSG_ERRQUEUE and would hand out its data, so we peek. Error queues
+# take no notice of MSG_PEEK: what was read from them is gone.
+_FLAGS = MSG_ERRQUEUE | MSG_DONTWAIT | CONSTANTS["MSG_PEEK"]
+
+
+class Stage(Named):
+    """How far a message was when its transmit timestamp was taken: ``SCM_TSTAMP_*``."""
+
+    SENT = 0  # to the device, or by it: SCM_TSTAMP_SND
+    SCHEDULED = 1  # before the packet scheduler
+    ACKNOWLEDGED = 2  # by the peer's TCP
+    COMPLETED = 3  # Linux 6.15: the device reported completion
+
+
+class TxTimeProblem(Named):
+    """Why a datagram was not sent at its time: ``SO_EE_CODE_TXTIME_*``."""
+
+    INVALID = 1  # its time had passed already, or its parameters were wrong
+    MISSED = 2  # its deadline passed while it waited
+
+
+class IcmpError(NamedTuple):
+    """A router or the peer answered a datagram with an ICMP error. IP_RECVERR or IPV6_RECVERR asks for it. See ip(7)."""
+
+    errno: int  # as the `errno` module numbers it
+    origin: Origin | int  # ICMP or ICMP6: says whose types and codes those are
+    icmp_type: int
+    icmp_code: int
+    mtu: int | None  # of the hop that was too small, for EMSGSIZE; else None
+    offender: Address  # who reported it; its port tells nothing; None: not told
+    destination: Address  # of the datagram; None: not told
+    data: bytes  # what came back of the datagram's own bytes
+    ancdata: Messages
+    msg_flags: int
+
+
+class LocalError(NamedTuple):
+    """The kernel here refused a datagram. IP_RECVERR or IPV6_RECVERR asks for it. See ip(7)."""
+
+    errno: int  # as the `errno` module numbers it
+    mtu: int | None  # of the path, for EMSGSIZE; else None
+    destination: Address  # of the datagram; Linux tells no IPv4 port; None: not told
+    data: bytes  # Linux: none
+    ancdata: Messages
+    msg_flags: int
+
+
+class TransmitTimestamp(NamedTuple):
+    """When a message passed a stage on its way out. Flags of SO_TIMESTAMPING ask for it. See socket(7).
+
+    Times are nanoseconds since the epoch, ``hardware`` by the device's clock.
+    """
+
+    key: int  # SOF_TIMESTAMPING_OPT_ID: datagrams count from 0, a stream counts bytes: the last of the send; 0 without it
+    stage: Stage | int
+    software: int | None
+    hardware: int | None
+    ifindex: int | None  # of the interface, where SOF_TIMESTAMPING_OPT_CMSG with IP_PKTINFO, or OPT_PKTINFO, told it
+    length: int | None  # of the packet, where SOF_TIMESTAMPING_OPT_PKTINFO told it
+    data: bytes  # the packet from its link header on; none with SOF_TIMESTAMPING_OPT_TSONLY
+    ancdata: Messages
+    msg_flags: int
+
+
+class ZeroCopyCompletion(NamedTuple):
+    """The kernel is done with the memory of the sends ``first`` to ``last``. See send(2).
+
+    Both are inclusive, count the zero-copy sends of the socket and wrap at 2**32. Linux merges completions into ranges;
+    ``copied`` is then that of the first, and the others' is not told.
+    """
+
+    first: int
+    last: int
+    copied: bool  # the kernel could not send from the memory and copied it
+    ancdata: Messages
+    msg_flags: int
+
+    @property
+    def sends(self) -> int:
+        """How many sends these are."""
+        return ((self.last - self.first) & UINT32) + 1
+
+    def keys(self) -> Iterator[int]:
+        """The numbers of the sends, in order."""
+        return ((self.first + i) & UINT32 for i in range(self.sends))
+
+    def covers(self, key: int) -> bool:
+        """Whether the send of this number is among them."""
+        return (key - self.first) & UINT32 < self.sends
+
+    def is_followed_by(self, other: ZeroCopyCompletion) -> bool:
+        """Whether the sends of ``other`` come right after these, and it says the same of them."""
+        return self.copied == other.copied and other.first == (self.last + 1) & UINT32
+
+
+class TxTimeMissed(NamedTuple):
+    """A datagram was not sent at the time that SCM_TXTIME gave it. SO_TXTIME with SOF_TXTIME_REPORT_ERRORS asks for it.
+    See tc-etf(8)."""
+
+    reason: TxTimeProblem | int
+    nanoseconds: int  # the time, by the clock that SO_TXTIME set
+    destination: Address  # None: not told
+    data: bytes  # the datagram, headers first
+    ancdata: Messages
+    msg_flags: int
+
+
+class UnknownEvent(NamedTuple):
+    """What no other class is for, as recvmsg(2) gave it; ``error`` is among ``ancdata``, None where nothing was."""
+
+    error: ExtendedError | None
+    address: Address
+    data: bytes
+    ancdata: Messages
+    msg_flags: int
+
+
+Event = Union[IcmpError, LocalError, TransmitTimestamp, ZeroCopyCompletion, TxTimeMissed, UnknownEvent]
+
+
+# ---- reading ----
+
+
+class Reader(Protocol):
+    """Whoever is the one consumer of a socket's error queue."""
+
+    def read(self, limit: int = LIMIT) -> list[Event]: ...
+
+
+ATTACHED: WeakValueDictionary[int, Reader] = WeakValueDictionary()  # by the socket's cookie, which never comes again
+
+
+def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
+    """Empties the error queue of ``sock``; returns the events, the oldest first. It never waits.
+
+    At most ``limit`` events are read, so that it ends while new ones come: so many may mean that there are more. Where a
+    `ZeroCopySender` stands on the socket, this reads through it. A socket without an error queue has no events.
+
+    A socket with an error pending fails its next send or receive with it. Reading the queue clears that for each event
+    that it takes; if events are left, the next error is pending. A failed call clears the error, but leaves the event.
+
+    Raises `OSError` as the kernel says it (EBADF), `NotImplementedError` where the platform has no error queues. What
+    had been read is lost if a signal handler raises meanwhile. See recvmsg(2), MSG_ERRQUEUE.
+    """
+    limit = checked_int("limit", limit, least=1)
+    if not MSG_ERRQUEUE:
+        raise NotImplementedError("this platform has no error queues (MSG_ERRQUEUE)")
+    fd = target(sock)[0]
+    reader = ATTACHED.get(cookie(fd)) if ATTACHED else None
+    return _read(fd, limit) if reader is None else reader.read(limit)
+
+
+def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -> list[Event]:
+    """Waits until the error queue of ``sock`` has events, at most ``timeout`` seconds; returns what `read` then returns.
+
+    The list is empty when the time is up. The timeout of the socket itself does not count here. Data that arrives
+    meanwhile wakes nobody, and an error that is pending without an event does not make it spin. Raises what `read` raises.
+    """
+    patience = Patience(timeout)
+    while True:
+        events = read(sock, limit)
+        if events or not patience.wait(target(sock)[0], 0, news=False):
+            return events
+
+
+def cookie(fd: int) -> int:
+    """What the kernel calls a socket by; no other socket ever has the same."""
+    value = ffi.new("char[]", 8)
+    size = lib.lowsock_read_option(fd, _ancillary.SOL_SOCKET, _COOKIE, value, 8)
+    if size < 0:
+        fail(size)
+    return int.from_bytes(ffi.buffer(value)[:], sys.byteorder)
+
+
+def _read(fd: int, limit: int) -> list[Event]:
+    reply = take(DATA, CONTROL)
+    slot = Slot(reply)
+    events: list[Event] = []
+    try:
+        while len(events) < limit:
+            event = slot.fill(fd)
+            if event is None:
+                break
+            events.append(event)
+            slot.clear()
+    finally:
+        lib.lowsock_close(reply.struct)  # a peeked message of a socket without an error queue
+    give(reply)
+    return events
+
+
+class Slot:
+    """Where one event at a time is received. What a signal handler's exception kept from being used is still here."""
+
+    __slots__ = ("_answers", "_reply", "event")
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._answers: list[int] = []
+        self.event: Event | None = None
+
+    def fill(self, fd: int) -> Event | None:
+        """The next event, or None: there is none. Until `clear`, it is the same each time."""
+        while self.event is None:
+            answer = self._answers[0] if self._answers else self._receive(fd)
+            if answer <= MORE:
+                self.event = self._event(answer)
+            self._answers.clear()
+            if answer != -errno.EINTR and self.event is None:
+                if answer < 0 and answer > MORE and answer not in NOT_YET:
+                    fail(answer)
+                return None
+        self._answers.clear()
+        return self.event
+
+    def clear(self) -> None:
+        self.event = None
+
+    def _receive(self, fd: int) -> int:
+        """A list that is extended by a map has the answer before any Python code, such as a handler, can run again."""
+        self._answers += map(lib.lowsock_recvmsg, (self._reply.struct,), (fd,), (DATA,), (CONTROL,), (_FLAGS,))
+        return self._answers[0]
+
+    def _event(self, answer: int) -> Event | None:
+        reply = self._reply
+        info = ffi.unpack(reply.info, MORE - answer)
+        if not info[1] & MSG_ERRQUEUE:
+            return None
+        data, address = reply.data[: info[0]], _address.decode(reply, info[2])
+        return to_event((data, _ancillary.decode(reply, info), info[1], address))
+
+
+# ---- what came, as an event ----
+
+
+def to_event(received: Received) -> Event:
+    """The event that a receive with MSG_ERRQUEUE brought."""
+    data, ancdata, msg_flags, address = received
+    messages = decode(ancdata)
+    error = next((message for message in messages if isinstance(message, ExtendedError)), None)
+    make = _KINDS.get(error.origin) if error is not None else None
+    if error is None or make is None:
+        return UnknownEvent(error, address, data, messages, msg_flags)
+    return make(error, address, data, messages, msg_flags)
+
+
+def _mtu(error: ExtendedError) -> int | None:
+    return error.info if error.errno == errno.EMSGSIZE else None
+
+
+def _icmp(error: ExtendedError, address: Address, data: bytes, messages: Messages, msg_flags: int) -> IcmpError:
+    said = error.errno, error.origin, error.icmp_type, error.icmp_code, _mtu(error), error.offender
+    return IcmpError(*said, address, data, messages, msg_flags)
+
+
+def _local(error: ExtendedError, address: Address, data: bytes, messages: Messages, msg_flags: int) -> LocalError:
+    return LocalError(error.errno, _mtu(error), address, data, messages, msg_flags)
+
+
+def _timestamp(error: ExtendedError, address: Address, data: bytes, messages: Messages, msg_flags: int) -> Event:
+    if any(message[:2] == _WIFI for message in messages):  # TXSTATUS is the same number
+        return UnknownEvent(error, address, data, messages, msg_flags)
+    times = _first(messages, Timestamping)
+    packet = _first(messages, TimestampingPktInfo)
+    local = packet or _first(messages, LocalAddress)
+    return TransmitTimestamp(
+        error.value,
+        named(Stage, error.info),
+        times and times.software,
+        times and times.hardware,
+        local and local.ifindex,
+        packet and packet.length,
+        data,
+        messages,
+        msg_flags,
+    )
+
+
+def _first(messages: Messages, cls: type[ControlMessage]) -> Any:
+    return next((message for message in messages if isinstance(message, cls)), None)
+
+
+def _completion(error: ExtendedError, _address: Address, _data: bytes, messages: Messages, msg_flags: int) -> Event:
+    return ZeroCopyCompletion(error.info, error.value, bool(error.icmp_code & _COPIED), messages, msg_flags)
+
+
+def _missed(error: ExtendedError, address: Address, data: bytes, messages: Messages, msg_flags: int) -> TxTimeMissed:
+    nanoseconds = error.value << 32 | error.info
+    return TxTimeMissed(named(TxTimeProblem, error.icmp_code), nanoseconds, address, data, messages, msg_flags)
+
+
+_KINDS: dict[int, Callable[[ExtendedError, Address, bytes, Messages, int], Event]] = {
+    Origin.LOCAL: _local,
+    Origin.ICMP: _icmp,
+    Origin.ICMP6: _icmp,
+    Origin.TIMESTAMPING: _timestamp,
+    Origin.ZEROCOPY: _completion,
+    Origin.TXTIME: _missed,
+}

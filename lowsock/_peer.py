@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""What the kernel knows of a socket's peer: options read as bytes, numbers or a descriptor. See unix(7), socket(7)."""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from typing import TYPE_CHECKING
+
+from lowsock._calling import fail, target
+from lowsock._constants import CONSTANTS
+from lowsock._ffi import ffi, lib
+from lowsock._rights import OwnedFds, owner, slots
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from lowsock._types import Socket
+
+_SOL_SOCKET = CONSTANTS["SOL_SOCKET"]
+_GID = "I"  # gid_t, of Linux and of the BSDs
+_FIRST, _MOST = 256, 2**20  # bytes: a label, a dozen groups; NGROUPS_MAX groups take a quarter of a MiB
+_LACKING = (-errno.ENOPROTOOPT, -errno.ENOSYS)
+
+
+def identity(sock: Socket) -> tuple[int, int, int]:
+    """Process (0: not told), user and group."""
+    ids = ffi.new("long long[3]")
+    answer = lib.lowsock_peer(target(sock)[0], ids)
+    if answer == -errno.ENOSYS:
+        _lacks("SO_PEERCRED")
+    if answer < 0:
+        fail(answer)
+    pid, uid, gid = ffi.unpack(ids, 3)
+    return pid, uid, gid
+
+
+def groups(sock: Socket) -> list[int]:
+    answer, data = _read(sock, "SO_PEERGROUPS")
+    if answer in _LACKING:
+        _lacks("SO_PEERGROUPS")
+    if answer < 0:
+        fail(answer)
+    return array(_GID, data).tolist()
+
+
+def label(sock: Socket) -> bytes | None:
+    """The bytes of the security label; None where nothing labels sockets."""
+    answer, data = _read(sock, "SO_PEERSEC")
+    if answer in _LACKING:
+        return None
+    if answer < 0:
+        fail(answer)
+    return data
+
+
+def pidfd(sock: Socket) -> OwnedFds:
+    """A new pidfd, in a slot before anything of Python can come between."""
+    option, own = CONSTANTS.get("SO_PEERPIDFD"), slots(1)
+    fds = owner(own)
+    try:
+        answer = -errno.ENOSYS
+        if option is not None:
+            answer = lib.lowsock_own_option(target(sock)[0], _SOL_SOCKET, option, own)
+        if answer in _LACKING:
+            _lacks("SO_PEERPIDFD")
+        if answer < 0:
+            fail(answer)
+        return fds
+    except BaseException:
+        fds.close()
+        raise
+
+
+def _read(sock: Socket, name: str) -> tuple[int, bytes]:
+    """The bytes of an option that may be of any length, and 0; else -errno."""
+    option = CONSTANTS.get(name)
+    answer, size = -errno.ENOSYS if option is None else -errno.ERANGE, _FIRST
+    while answer == -errno.ERANGE and option is not None and size <= _MOST:  # too small, says the kernel
+        value = ffi.new("char[]", size)
+        answer = lib.lowsock_read_option(target(sock)[0], _SOL_SOCKET, option, value, size)
+        if answer >= 0:
+            return 0, ffi.buffer(value)[:answer]
+        size *= 4
+    return answer, b""
+
+
+def _lacks(name: str) -> NoReturn:
+    since = {"SO_PEERPIDFD": " (Linux 6.5)", "SO_PEERGROUPS": " (Linux 4.13)"}.get(name, "")
+    raise NotImplementedError(f"this system has no {name}{since}")

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""The error queue of a socket as typed events, and a sender that lets the kernel read our memory.
+
+`read` empties a queue, `wait` waits until there is something in it: ICMP and local errors, transmit timestamps, zero-copy
+completions, missed transmit times.
+`ZeroCopySender` sends by MSG_ZEROCOPY and keeps the memory until the kernel is done with it. Linux only. See recvmsg(2),
+ip(7), ipv6(7), socket(7).
+"""
+
+from lowsock._errqueue import (
+    Event,
+    IcmpError,
+    LocalError,
+    Stage,
+    TransmitTimestamp,
+    TxTimeMissed,
+    TxTimeProblem,
+    UnknownEvent,
+    ZeroCopyCompletion,
+    read,
+    wait,
+)
+from lowsock._inflight import Sent
+from lowsock._zerocopy import ZeroCopySender
+from lowsock.cmsg._errors import Origin
+
+__all__ = [
+    "Event",
+    "IcmpError",
+    "LocalError",
+    "Origin",
+    "Sent",
+    "Stage",
+    "TransmitTimestamp",
+    "TxTimeMissed",
+    "TxTimeProblem",
+    "UnknownEvent",
+    "ZeroCopyCompletion",
+    "ZeroCopySender",
+    "read",
+    "wait",
+]
