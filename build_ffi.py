@@ -88,14 +88,16 @@ def tables() -> tuple[str, str]:
     return "".join(source), TABLES + "".join(f"extern const {name};\n" for name in declared)
 
 
+C_FILES = ("receive.c", "send.c", "batch.c", "batch_send.c", "ask.c", "owned.c", "peer.c")
+HEADERS = ("system.h", "constants.h", "batch.h", "control.h", "internal.h", "lowsock.h")
 TABLES_SOURCE, TABLES_CDEF = tables()
 ffibuilder = FFI()
 ffibuilder.cdef(read("lowsock.h") + read("system.cdef") + TABLES_CDEF)
 ffibuilder.set_source(
     "lowsock._native",
     '#include "system.h"\n#include "constants.h"\n#include "lowsock.h"\n' + TABLES_SOURCE,
-    sources=[os.path.join(SOURCES, name) for name in ("receive.c", "send.c", "ask.c", "owned.c", "peer.c")],
+    sources=[os.path.join(SOURCES, name) for name in C_FILES],
     include_dirs=[SOURCES],
-    depends=[os.path.join(SOURCES, name) for name in ("system.h", "constants.h", "internal.h", "lowsock.h")],
+    depends=[os.path.join(SOURCES, name) for name in HEADERS],
     extra_compile_args=["-fvisibility=hidden"],
 )

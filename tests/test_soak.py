@@ -99,6 +99,51 @@ def test_a_million_round_trips_take_no_memory(
     assert min(growths) < TOLERANCE, growths  # a collector may take more now and then; a leak takes it every time
 
 
+# ---- batches ----
+
+
+def with_functions(a: socket.socket, b: socket.socket) -> None:
+    assert lowsock.sendmmsg(a, [([b"data"],), ((bytearray(b"more"), b"data"), [])]) == 2
+    assert len(lowsock.recvmmsg(b, 4, 100, ROOM)) == 2
+
+
+def with_descriptors(a: socket.socket, b: socket.socket) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, bytes(4))]
+    with lowsock.SendBatch(4, 100, ROOM) as out, lowsock.RecvBatch(4, 100, ROOM) as into:
+        out.append(b"data", rights)
+        out.append(b"data", rights)
+        assert out.send(a) == into.receive(b) == 2
+        os.close(int.from_bytes(into.ancdata(1)[0][2], sys.byteorder))  # the other is the batch's to close
+
+
+class Reused:
+    """A pair of batches for all round trips."""
+
+    def __init__(self) -> None:
+        self.out, self.into = lowsock.SendBatch(8, 100, ROOM), lowsock.RecvBatch(8, 100, ROOM)
+
+    def __call__(self, a: socket.socket, b: socket.socket) -> None:
+        self.out.extend([b"data"] * 4)
+        self.out.append(bytearray(b"more"), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, b"")])
+        assert self.out.send(a) == self.into.receive(b) == 5
+        assert [data for data, _ in self.into.datagrams()] == [b"data"] * 4 + [b"more"]
+        assert len([bytes(view) for view, _ in self.into]) == 5
+
+
+@pytest.mark.parametrize("make", (lambda: with_functions, lambda: with_descriptors, Reused), ids=("calls", "fds", "reused"))
+def test_a_million_batches_take_no_memory(
+    make: Callable[[], Any], dgrams: list[socket.socket], soak_count: Callable[[int], int], open_fds: Callable[[], set[int]]
+) -> None:
+    trip, sizes, before = make(), [], open_fds()
+    for _ in range(ROUNDS + 1):  # the first one warms up
+        for _ in range(soak_count(1_000_000 // 3 // ROUNDS)):
+            trip(*dgrams)
+        sizes.append(resident())
+    growths = [after - before for before, after in zip(sizes, sizes[1:])]
+    assert min(growths) < TOLERANCE, growths
+    assert open_fds() == before
+
+
 # ---- descriptors ----
 
 
@@ -232,6 +277,7 @@ RECEIVES: dict[str, Callable[[socket.socket], Any]] = {
     "recvmsg_into": lambda sock: lowsock.recvmsg_into(sock, [bytearray(10)], ROOM),
     "recv1msg": lambda sock: lowsock.recv1msg(sock),
     "recv_fds": lambda sock: lowsock.recv_fds(sock, 10, 2),
+    "recvmmsg": lambda sock: lowsock.recvmmsg(sock, 4, 10, ROOM),
 }
 
 

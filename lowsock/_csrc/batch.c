@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/* Messages received in batches: recvmmsg(2), and what stands in for it where it is missing. */
+#include "internal.h"
+#include "lowsock.h"
+#include "batch.h"
+#include "control.h"
+
+static long long stride(long long room) { return (room + LOWSOCK_ALIGNED - 1) / LOWSOCK_ALIGNED * LOWSOCK_ALIGNED; }
+
+static char *control_of(const struct lowsock_inbox *inbox, int i) { return inbox->control + i * stride(inbox->room); }
+
+/* The kernel is never asked to wait for all: a signal after the first message would stay behind as the socket's error,
+   ERESTARTSYS (Linux 6.18), and its own timeout may last for ever. */
+#if HAVE_MMSG
+static int receive_many(int fd, message_header *messages, int count, int flags)
+{
+    return recvmmsg(fd, messages, (unsigned)count, flags | MSG_WAITFORONE, NULL);
+}
+#else
+static int receive_many(int fd, message_header *messages, int count, int flags)
+{
+    int i;
+
+    for (i = 0; i < count; i++) {
+        ssize_t n = recvmsg(fd, &messages[i].msg_hdr, i > 0 ? flags | MSG_DONTWAIT : flags);
+
+        if (n < 0)
+            return i > 0 ? i : -1;
+        messages[i].msg_len = (unsigned)n;
+    }
+    return count;
+}
+#endif
+
+/* Every header is made anew for each call: nothing of an earlier one is left in it. */
+static void fill_slots(const struct lowsock_inbox *inbox, struct headers *headers, int first, int count)
+{
+    int i;
+
+    for (i = 0; i < count; i++) {
+        struct msghdr *message = &headers->messages[i].msg_hdr;
+
+        headers->iov[i].iov_base = inbox->data + (first + i) * inbox->size;
+        headers->iov[i].iov_len = (size_t)inbox->size;
+        message->msg_iov = headers->iov + i;
+        message->msg_iovlen = 1;
+        message->msg_name = inbox->names + (size_t)(first + i) * LOWSOCK_SOCKADDR;
+        message->msg_namelen = LOWSOCK_SOCKADDR;
+        message->msg_control = inbox->room > 0 ? control_of(inbox, first + i) : NULL;
+        message->msg_controllen = (size_t)inbox->room;
+    }
+}
+
+static int receive_slots(const struct lowsock_inbox *inbox, struct headers *headers, int fd, int first, int count, int flags)
+{
+    find_headers(headers, inbox->headers, NULL, (size_t)count, (size_t)count);
+    fill_slots(inbox, headers, first, count);
+    return receive_many(fd, headers->messages, count, flags);
+}
+
+static long long source_of(const struct lowsock_inbox *inbox, int i, socklen_t size)
+{
+    long long source;
+
+    if (size > LOWSOCK_SOCKADDR)
+        size = LOWSOCK_SOCKADDR;
+    source = inet_source(inbox->names + (size_t)i * LOWSOCK_SOCKADDR, size);
+    return source == -2 ? -1 - (long long)size : source;
+}
+
+static int same_source(const struct lowsock_inbox *inbox, int i)
+{
+    long long source = inbox->sources[i];
+
+    if (source != inbox->sources[0])
+        return 0;
+    return source >= -1 || memcmp(inbox->names, inbox->names + (size_t)i * LOWSOCK_SOCKADDR, (size_t)(-1 - source)) == 0;
+}
+
+/* Notes a message in the columns; answers which of them are worth a look. */
+static int note(struct lowsock_inbox *inbox, int i, const message_header *message, int hidden)
+{
+    long long control = (long long)message->msg_hdr.msg_controllen;
+
+    inbox->sizes[i] = message->msg_len > (unsigned long long)inbox->size ? inbox->size : (long long)message->msg_len;
+    inbox->flags[i] = message->msg_hdr.msg_flags & ~hidden;
+    inbox->sources[i] = source_of(inbox, i, message->msg_hdr.msg_namelen);
+    inbox->controls[i] = control < inbox->room ? control : inbox->room;
+    return (inbox->flags[i] ? LOWSOCK_FLAGS : 0) | (inbox->controls[i] ? LOWSOCK_CONTROL : 0) |
+           (same_source(inbox, i) ? 0 : LOWSOCK_SOURCES);
+}
+
+static void each_descriptor(const struct lowsock_inbox *inbox, int i, void (*act)(int))
+{
+    struct cursor cursor = {control_of(inbox, i), control_of(inbox, i) + inbox->controls[i]};
+    long long length;
+
+    while ((length = payload_length(&cursor)) >= 0) {
+        struct cmsghdr header;
+        long long at;
+        int fd;
+
+        memcpy(&header, cursor.at, sizeof header);
+        if (carries(&header, SCM_RIGHTS) || carries(&header, LOWSOCK_SCM_PIDFD))
+            for (at = 0; at + (long long)sizeof fd <= length; at += (long long)sizeof fd) {
+                memcpy(&fd, cursor.at + CMSG_LEN(0) + at, sizeof fd);
+                act(fd);
+            }
+        step(&cursor, length);
+    }
+}
+
+static void close_one(int fd)
+{
+    if (fd >= 0) /* a pidfd below zero is an errno */
+        close(fd);
+}
+
+static void set_close_on_exec(int fd) { (void)fcntl(fd, F_SETFD, FD_CLOEXEC); }
+
+void lowsock_inbox_forget(struct lowsock_inbox *inbox)
+{
+    int i;
+
+    for (i = 0; i < inbox->count; i++)
+        inbox->controls[i] = 0;
+}
+
+void lowsock_inbox_close(struct lowsock_inbox *inbox)
+{
+    int i;
+
+    for (i = 0; i < inbox->count; i++)
+        each_descriptor(inbox, i, close_one);
+    lowsock_inbox_forget(inbox);
+}
+
+/* Whether so many slots of the size and the room that the inbox is set to fit into its memory. */
+static int fits(const struct lowsock_inbox *inbox, int first, int count)
+{
+    long long slots = (long long)first + count;
+
+    if (first < 0 || count <= 0 || slots > inbox->slots || inbox->size < 0 || inbox->room < 0)
+        return 0;
+    return inbox->size <= inbox->data_size / slots && stride(inbox->room) <= inbox->control_size / slots;
+}
+
+static int receive(struct lowsock_inbox *inbox, int fd, int first, int count, int flags)
+{
+    int atomic = inbox->room > 0 ? MSG_CMSG_CLOEXEC & ~flags : 0;
+    struct headers headers;
+    int i;
+    int n = receive_slots(inbox, &headers, fd, first, count, flags | atomic);
+
+    if (n < 0 && errno == EINVAL && atomic) { /* AF_PACKET refuses flags that it does not know */
+        atomic = 0;
+        n = receive_slots(inbox, &headers, fd, first, count, flags);
+    }
+    if (n < 0)
+        return negative_errno();
+    for (i = 0; i < n; i++) {
+        inbox->bits |= note(inbox, first + i, headers.messages + i, MSG_DONTWAIT | atomic);
+        if (!atomic && inbox->room > 0)
+            each_descriptor(inbox, first + i, set_close_on_exec);
+    }
+    inbox->count = first + n;
+    return inbox->count | inbox->bits;
+}
+
+int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags)
+{
+    int n = enter(&inbox->busy);
+
+    if (n < 0)
+        return n;
+    if (first == 0) {
+        lowsock_inbox_close(inbox);
+        inbox->count = 0;
+        inbox->bits = 0;
+        inbox->size = size;
+        inbox->room = room;
+    }
+    if (!fits(inbox, first, count)) {
+        leave(&inbox->busy);
+        return -ENOBUFS;
+    }
+    if (flags & MSG_TRUNC) /* TCP then counts bytes that it does not copy */
+        memset(inbox->data + first * inbox->size, 0, (size_t)(count * inbox->size));
+    n = receive(inbox, fd, first, count, flags);
+    leave(&inbox->busy);
+    return n;
+}
+
+long long lowsock_inbox_rows(struct lowsock_inbox *inbox, int first, int count, long long *rows, long long most)
+{
+    long long need = (long long)count * (1 + LOWSOCK_ROW * (inbox->room / (long long)CMSG_LEN(0) + 1));
+    long long *at = rows;
+    int i;
+
+    if (first < 0 || count < 0 || first + count > inbox->count || need > most)
+        return -ENOBUFS;
+    for (i = first; i < first + count; i++) {
+        *at = note_rows(control_of(inbox, i), inbox->controls[i], at + 1);
+        at += 1 + *at;
+    }
+    return at - rows;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* What batches of sends and of receives share. Comes after lowsock.h, which has no guard. */
+#ifndef LOWSOCK_BATCH_H
+#define LOWSOCK_BATCH_H
+
+#include "internal.h"
+
+#if HAVE_MMSG
+typedef struct mmsghdr message_header;
+#else
+typedef struct {
+    struct msghdr msg_hdr;
+    unsigned msg_len;
+} message_header;
+#endif
+
+/* Headers of one call, and an iovec for each piece of data. */
+struct headers {
+    message_header *messages;
+    struct iovec *iov;
+    char *owned; /* to be freed after the call */
+};
+
+enum { STACK_MESSAGES = 64 };
+enum { HEADER = sizeof(message_header) + sizeof(struct iovec), STACK_HEADERS = STACK_MESSAGES * HEADER };
+
+union stack_headers {
+    message_header align;
+    char bytes[STACK_HEADERS];
+};
+
+/* In `given` if there is any, on the caller's stack if that is enough, else allocated. */
+static inline int find_headers(struct headers *headers, char *given, union stack_headers *stack, size_t count, size_t pieces)
+{
+    size_t size = count * sizeof *headers->messages + pieces * sizeof *headers->iov;
+    char *memory = given != NULL ? given : stack->bytes;
+
+    headers->owned = NULL;
+    if (given == NULL && size > sizeof stack->bytes)
+        memory = headers->owned = malloc(size);
+    if (memory == NULL)
+        return -ENOMEM;
+    memset(memory, 0, size);
+    headers->messages = (message_header *)(void *)memory;
+    headers->iov = (struct iovec *)(void *)(memory + count * sizeof *headers->messages);
+    return 0;
+}
+
+static inline int enter(int *busy) { return __sync_lock_test_and_set(busy, 1) ? -LOWSOCK_BUSY : 0; }
+
+static inline void leave(int *busy) { __sync_lock_release(busy); }
+
+#endif
