@@ -6,9 +6,12 @@ The functions take a descriptor or any object with ``fileno()``, and follow the 
 """
 
 from lowsock._ancillary import CMSG_LEN, CMSG_SPACE
+from lowsock._batch import recvmmsg, sendmmsg
 from lowsock._descriptors import recv_fds, send_fds
 from lowsock._receiving import recv1msg, recvmsg, recvmsg_into
 from lowsock._rights import OwnedFds, recv_rights, send_rights
+from lowsock._recv_batch import RecvBatch
+from lowsock._send_batch import SendBatch
 from lowsock._sending import send1msg, sendmsg
 from lowsock._urgent import sockatmark
 
@@ -16,14 +19,18 @@ __all__ = [
     "CMSG_LEN",
     "CMSG_SPACE",
     "OwnedFds",
+    "RecvBatch",
+    "SendBatch",
     "recv1msg",
     "recv_fds",
     "recv_rights",
+    "recvmmsg",
     "recvmsg",
     "recvmsg_into",
     "send1msg",
     "send_fds",
     "send_rights",
+    "sendmmsg",
     "sendmsg",
     "sockatmark",
 ]

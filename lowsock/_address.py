@@ -25,10 +25,12 @@ _UINT16, _UINT32 = 2**16 - 1, 2**32 - 1
 
 _inet: dict[int, tuple[str, int]] = {}
 _inet6: dict[bytes, tuple[str, int, int, int]] = {}
+KNOWN, KNOWN_NAMES = _inet.get, _inet6.get  # what batches ask first
 _encoded: dict[Any, tuple[int, bytes]] = {}
 _Socket = socket.socket
 _AF = CONSTANTS  # PyPy's socket module lacks some families
 
+_INET = (socket.AF_INET, socket.AF_INET6)
 _string = ffi.string
 _turns = itertools.count()
 _SELDOM = 15  # one new IPv4 source in 16 is kept: whoever comes often is soon among them, a flood of others costs little
@@ -57,6 +59,14 @@ def decode(reply: Reply, source: int) -> Address:
         return None
     name = reply.name[: reply.struct.name_size]
     return _inet6.get(name) or decode_name(name)
+
+
+def decode_inet(source: int) -> tuple[str, int]:
+    """The address that is ``host << 16 | port``. Whoever looked for it in `KNOWN` before had the quick way."""
+    address = socket.inet_ntoa((source >> 16).to_bytes(4, "big")), source & _UINT16
+    if next(_turns) & _SELDOM == 0:
+        _remember(_inet, source, address)
+    return address
 
 
 def _keep(reply: Reply, source: int, address: Address) -> None:
@@ -125,9 +135,20 @@ def _decode_vsock(name: bytes) -> tuple[int, int]:
 _family_of: Callable[[Socket], int] = socket.SocketType.family.__get__  # type: ignore[attr-defined, unused-ignore]  # socket.family makes an enum each time
 
 
-def encode_for(sock: Socket, address: Address) -> bytes:
-    """The ``struct sockaddr`` of an address for this socket; that of a numeric host is kept for the next time."""
-    family = _family_of(sock) if type(sock) is _Socket else lib.lowsock_family(target(sock)[0])
+def family_of(sock: Socket) -> int:
+    """The address family of a socket, or -errno."""
+    return _family_of(sock) if type(sock) is _Socket else lib.lowsock_family(target(sock)[0])
+
+
+def encode_for(sock: Socket, address: Address, numeric_for: int | None = None) -> bytes:
+    """The ``struct sockaddr`` of an address for this socket; that of a numeric host is kept for the next time.
+
+    With ``numeric_for``, the socket's family, a host name is a `ValueError`: to look one up would block.
+    """
+    if numeric_for is not None:
+        family = numeric_for
+    else:
+        family = _family_of(sock) if type(sock) is _Socket else lib.lowsock_family(target(sock)[0])
     if type(address) is tuple:
         kept = None
         try:
@@ -139,10 +160,27 @@ def encode_for(sock: Socket, address: Address) -> bytes:
             return kept[1]
     if family < 0:
         fail(family)
-    name = encode(family, address)
-    if family in (socket.AF_INET, socket.AF_INET6) and _is_plain(address) and _is_numeric(family, address[0]):
+    name = encode(family, address) if numeric_for is None else _encode_numeric(family, address)
+    if family in _INET and _is_plain(address) and _is_numeric(family, address[0]):
         _remember(_encoded, address, (family, name))
     return name
+
+
+def _encode_numeric(family: int, address: Address) -> bytes:
+    if family in _INET and isinstance(address, tuple) and address:
+        host = _host(address[0])
+        if host not in ("", "<broadcast>") and not _is_numeric(family, host) and not _has_scope(family, host):
+            raise ValueError(f"address host must be numeric in a batch, to look up {host!r:.80} would block")
+    return encode(family, address)
+
+
+def _has_scope(family: int, host: str) -> bool:
+    """Whether a host that inet_pton(3) refuses is a numeric one all the same: fe80::1%eth0, 127.1."""
+    try:
+        socket.getaddrinfo(host, None, family, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError):
+        return False
+    return True
 
 
 def encode(family: int, address: Address) -> bytes:

@@ -126,11 +126,9 @@ def close_all(fds: list[int]) -> None:
             pass
 
 
-def refuse_without_data(fd: int) -> None:
+def refuse_without_data(fd: int, name: str = "buffers (or data)") -> None:
     """Linux loses descriptors that go through a stream without a byte of data, and says nothing."""
     if lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_TYPE"]) != socket.SOCK_STREAM:
         return
     if lib.lowsock_family(fd) == socket.AF_UNIX:
-        raise ValueError(
-            "buffers (or data) must hold at least one byte: a stream socket loses descriptors that come without data"
-        )
+        raise ValueError(f"{name} must hold at least one byte: a stream socket loses descriptors that come without data")

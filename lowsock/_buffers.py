@@ -86,12 +86,12 @@ class Gathered:
 
     __slots__ = ("_exports", "bases", "data", "size", "sizes")
 
-    def __init__(self, buffers: Iterable[Any]) -> None:
+    def __init__(self, buffers: Iterable[Any], name: str = "buffers") -> None:
         self._exports: list[CData] = []
         self.bases: list[CData] = []
-        items = listed("buffers", buffers)
+        items = listed(name, buffers)
         try:
-            self._gather([self._piece(i, item) for i, item in enumerate(items)])
+            self._gather([self._piece(f"{name}[{i}]", item) for i, item in enumerate(items)])
         except BaseException:
             self.release()
             raise
@@ -105,10 +105,10 @@ class Gathered:
         elif len(pieces) > 1:
             self.bases = [self._export(piece) if type(piece) is bytes else piece for piece in pieces]
 
-    def _piece(self, i: int, item: Any) -> Any:
+    def _piece(self, name: str, item: Any) -> Any:
         if type(item) is bytes:
             return item
-        with viewed(f"buffers[{i}]", item) as view:
+        with viewed(name, item) as view:
             if PYPY or view.nbytes <= COPIED:
                 return view.tobytes()
         return self._export(item)

@@ -100,3 +100,72 @@ int lowsock_owned_close(struct lowsock_owned *owned);
 void lowsock_owned_collect(struct lowsock_owned *owned);
 /* The peer of an AF_UNIX socket: process (0: not told), user, group. */
 int lowsock_peer(int fd, long long *ids);
+/* ---- batches ---- */
+
+enum {
+    LOWSOCK_BATCH = 1024,  /* messages that one sendmmsg(2) takes at most */
+    LOWSOCK_BUSY = 4095,   /* -LOWSOCK_BUSY: somebody else is in a call with this batch; no errno of a kernel */
+    LOWSOCK_ALIGNED = 16,  /* bytes that control buffers in a row are aligned to */
+    LOWSOCK_SOCKADDR = 128 /* bytes of an inbox for each address: a struct sockaddr_storage */
+};
+/* What the answer of lowsock_recvmmsg tells beside the count: which columns are worth a look. */
+enum { LOWSOCK_COUNT = (1 << 24) - 1, LOWSOCK_SOURCES = 1 << 24, LOWSOCK_FLAGS = 1 << 25, LOWSOCK_CONTROL = 1 << 26 };
+
+/* Messages to be sent. Python owns the memory that the pointers lead to. `next` and `gone` are the cursor. */
+struct lowsock_outbox {
+    char *data;
+    char **pieces;            /* NULL: a message is one piece, of data */
+    size_t *piece_sizes;
+    char *names;
+    char *control;            /* complete control buffers, each aligned for struct cmsghdr */
+    char *headers;            /* lowsock_headers(LOWSOCK_BATCH or fewer) bytes; NULL: room is found for each call */
+    long long *starts;        /* a column: where a message begins in data (or its first piece) */
+    long long *sizes;         /* and how many bytes (or pieces) it has */
+    long long *name_starts;   /* the same of its address */
+    long long *name_sizes;    /* NULL: no message has one */
+    long long *control_starts;
+    long long *control_sizes; /* NULL: no message has any */
+    int next;                 /* the first message that the kernel has not taken */
+    long long gone;           /* bytes of it that a stream has taken */
+    int busy;
+};
+
+/* Where a batch of receives puts what the kernel delivers: so many bytes for each message, and a number in each column. */
+struct lowsock_inbox {
+    char *data;           /* data_size bytes */
+    char *control;        /* control_size bytes, aligned for struct cmsghdr */
+    char *names;          /* LOWSOCK_SOCKADDR bytes each */
+    char *headers;        /* lowsock_headers(slots) bytes */
+    long long *sizes;     /* bytes of data */
+    long long *flags;     /* msg_flags */
+    long long *sources;   /* the address: an IPv4 one as address << 16 | port, any other as -1 - bytes in names */
+    long long *controls;  /* bytes of control data that nobody has taken over */
+    long long data_size;
+    long long control_size;
+    int slots;
+    int count;            /* messages in it: the last answer's, without the bits */
+    int bits;
+    long long size;       /* bytes of room for a message's data, and for its control data */
+    long long room;
+    int busy;
+};
+
+/* The memory that the headers of so many messages take. */
+long long lowsock_headers(int count);
+/* Sends messages `next` to `count` - 1, LOWSOCK_BATCH at most; answers how many went whole. */
+int lowsock_sendmmsg(struct lowsock_outbox *outbox, int fd, int count, int flags);
+/* The same with messages of which each is one piece, all to one address or none: answers how many went whole, and,
+   times LOWSOCK_COUNT + 1, how many bytes of the next. */
+long long lowsock_send_many(int fd, char *data, int *sizes, int count, char *name, int name_size, int flags);
+/* Makes a control buffer of `space` bytes; answers how many it has taken, or -ENOBUFS. */
+long long lowsock_pack_control(char *control, long long space, char *payload, int *table, size_t rows);
+/* Receives up to `count` messages into slots `first` and on, and waits for the first of them only. Answers the count of
+   all that are in the inbox then, with the bits. Descriptors that nobody has taken over are closed if `first` is 0. */
+int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags);
+/* For each of `count` slots from `first` on: how many numbers follow, then LOWSOCK_ROW for each control message. Answers how
+   many numbers that are, or -ENOBUFS. */
+long long lowsock_inbox_rows(struct lowsock_inbox *inbox, int first, int count, long long *rows, long long most);
+/* Closes the descriptors that nobody has taken over. */
+void lowsock_inbox_close(struct lowsock_inbox *inbox);
+/* Says that all of them have been taken over. */
+void lowsock_inbox_forget(struct lowsock_inbox *inbox);

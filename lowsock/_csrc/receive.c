@@ -1,45 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "internal.h"
 #include "lowsock.h"
+#include "control.h"
 
 /* ---- control messages that came ---- */
-
-struct cursor {
-    char *at;
-    char *end;
-};
-
-/* The payload's length of the header at the cursor, cut at the end of the buffer; -1 where no header is left.
-   cmsg_len may be larger than what is there (truncation) or zero (macOS before 14). */
-static long long payload_length(const struct cursor *cursor)
-{
-    struct cmsghdr header;
-    long long left = cursor->end - cursor->at;
-    long long length;
-
-    if (left < (long long)CMSG_LEN(0))
-        return -1;
-    memcpy(&header, cursor->at, sizeof header);
-    if (header.cmsg_len < CMSG_LEN(0))
-        return -1;
-    if ((unsigned long long)header.cmsg_len > (unsigned long long)left)
-        return left - (long long)CMSG_LEN(0);
-    length = (long long)header.cmsg_len - (long long)CMSG_LEN(0);
-    return length;
-}
-
-static void step(struct cursor *cursor, long long length)
-{
-    long long space = (long long)CMSG_SPACE((size_t)length);
-    long long left = cursor->end - cursor->at;
-
-    cursor->at += space < left ? space : left;
-}
-
-static int carries(const struct cmsghdr *header, int type)
-{
-    return header->cmsg_level == SOL_SOCKET && header->cmsg_type == type;
-}
 
 /* Notes the descriptors of every message of `type` in reply->fds, whole ones only. */
 static void note_descriptors(struct lowsock_reply *reply, long long size, int type)
@@ -60,26 +24,6 @@ static void note_descriptors(struct lowsock_reply *reply, long long size, int ty
     }
 }
 
-static int note_rows(struct lowsock_reply *reply, long long size)
-{
-    struct cursor cursor = {reply->control, reply->control + size};
-    long long *row = reply->info + LOWSOCK_INFO;
-    long long length;
-
-    while ((length = payload_length(&cursor)) >= 0) {
-        struct cmsghdr header;
-
-        memcpy(&header, cursor.at, sizeof header);
-        row[0] = header.cmsg_level;
-        row[1] = header.cmsg_type;
-        row[2] = cursor.at - reply->control + (long long)CMSG_LEN(0);
-        row[3] = row[2] + length;
-        row += LOWSOCK_ROW;
-        step(&cursor, length);
-    }
-    return (int)(row - reply->info);
-}
-
 /* Fills info and fds from the first `size` bytes of control; answers how many numbers info holds. */
 static int note_control(struct lowsock_reply *reply, long long size)
 {
@@ -91,7 +35,7 @@ static int note_control(struct lowsock_reply *reply, long long size)
         note_descriptors(reply, size, LOWSOCK_SCM_PIDFD);
     }
     reply->info[3] = reply->fd_count;
-    return size > 0 ? note_rows(reply, size) : LOWSOCK_INFO;
+    return LOWSOCK_INFO + (size > 0 ? note_rows(reply->control, size, reply->info + LOWSOCK_INFO) : 0);
 }
 
 int lowsock_parse(struct lowsock_reply *reply, long long size)
@@ -143,24 +87,11 @@ static void put_host(char *to, unsigned long address)
     }
 }
 
-/* What info says of the source. */
-static long long source(const struct lowsock_reply *reply, socklen_t size)
-{
-    struct sockaddr_in inet;
-
-    if (size < sizeof inet)
-        return size == 0 ? -1 : -2;
-    memcpy(&inet, reply->name, sizeof inet);
-    if (inet.sin_family != AF_INET)
-        return -2;
-    return (long long)ntohl(inet.sin_addr.s_addr) << 16 | ntohs(inet.sin_port);
-}
-
 /* The answer to a receive of n bytes, and what info tells of it. `shown` are the flags that the caller sees. */
 static int answer(struct lowsock_reply *reply, ssize_t n, const struct msghdr *header, int shown, long long control_size)
 {
     long long control = (long long)header->msg_controllen;
-    long long from = source(reply, header->msg_namelen);
+    long long from = inet_source(reply->name, header->msg_namelen);
 
     if (shown == 0 && control == 0 && n < LOWSOCK_SAME && (from == -1 || from == reply->same))
         return from == -1 ? (int)n : LOWSOCK_SAME + (int)n;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "internal.h"
 #include "lowsock.h"
+#include "control.h"
 
 enum { STACK_CONTROL = 1104 /* 253 descriptors and credentials */ };
 
@@ -17,37 +18,6 @@ long long lowsock_sendto(int fd, char *data, size_t size, char *name, int name_s
     ssize_t n = sendto(fd, data, size, flags, name_size > 0 ? (struct sockaddr *)name : NULL, (socklen_t)name_size);
 
     return n < 0 ? negative_errno() : n;
-}
-
-static size_t control_space(const int *table, size_t rows)
-{
-    size_t space = 0;
-    size_t i;
-
-    for (i = 0; i < rows; i++)
-        space += CMSG_SPACE((size_t)table[3 * i + 2]);
-    return space;
-}
-
-/* Zeroed first: padding must tell nothing, and glibc's CMSG_NXTHDR reads the next length. */
-static void fill_control(char *control, size_t space, const char *payload, const int *table, size_t rows)
-{
-    size_t i;
-
-    memset(control, 0, space);
-    for (i = 0; i < rows; i++) {
-        size_t length = (size_t)table[3 * i + 2];
-        struct cmsghdr header;
-
-        memset(&header, 0, sizeof header);
-        header.cmsg_level = table[3 * i];
-        header.cmsg_type = table[3 * i + 1];
-        header.cmsg_len = CMSG_LEN(length);
-        memcpy(control, &header, sizeof header);
-        memcpy(control + CMSG_LEN(0), payload, length);
-        payload += length;
-        control += CMSG_SPACE(length);
-    }
 }
 
 static long long send_iovecs(int fd, struct iovec *iov, size_t count, const char *payload, const int *table, size_t rows,

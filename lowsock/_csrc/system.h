@@ -49,7 +49,9 @@
 #define HAVE_XUCRED 0
 #endif
 
-#ifdef __linux__
+#ifdef LOWSOCK_NO_MMSG /* to try on Linux what stands in for them elsewhere */
+#define HAVE_MMSG 0
+#elif defined(__linux__)
 #define HAVE_MMSG 1
 #elif defined(__FreeBSD__) || defined(__NetBSD__)
 #define HAVE_MMSG 1

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Many messages in one call: sendmmsg(2), recvmmsg(2).
+
+Both begin with the commonest case written out, as `sendmsg` and `recvmsg` do: here it is passes over the whole batch that
+run in C, because each step of the interpreter would be taken for each message. docs/design.md has the figures.
+"""
+
+from __future__ import annotations
+
+import socket
+from operator import itemgetter
+
+from lowsock._ancillary import close_all, descriptors
+from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, iterated
+from lowsock._ffi import lib
+from lowsock._inbox import CONTROL, COUNT, give, take
+from lowsock._outbox import BATCH, JOINED, SHAPE, Outbox, deliver
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, Callable
+
+    from lowsock._types import Message, Received, Socket
+
+_Socket = socket.socket
+_type_of: Callable[[Socket], int] = socket.SocketType.type.__get__  # type: ignore[attr-defined, unused-ignore]  # socket.type makes an enum each time
+_SOCK_STREAM = int(socket.SOCK_STREAM)
+_PLAIN = {tuple, list}
+_BYTES = {bytes}
+_ONE = {1}
+_first = itemgetter(0)
+_send_many = lib.lowsock_send_many
+
+
+def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
+    """Sends many messages, 1024 by each system call; returns how many the kernel took.
+
+    A message is ``(buffers[, ancdata[, address]])``, each as in `sendmsg`, but addresses are numeric: a host name is a
+    `ValueError`. All are checked before the first is sent; the error names the one that is wrong.
+
+    Fewer than all go if the kernel refuses one, has no room for it or is interrupted: what was returned is what went, and
+    the rest is yours to send again. Only for the first message is waited, as long as `sendmsg` would; an error of a later
+    one is raised by the next call. A stream that takes a part of a message is waited for with the rest of it; if that
+    fails, the exception's ``characters_written`` counts the bytes of all messages that went.
+
+    Raises what `sendmsg` raises. See sendmmsg(2).
+    """
+    own = messages if type(messages) is list else _listed(messages)
+    if type(sock) is _Socket and 0 < len(own) <= BATCH and _type_of(sock) != _SOCK_STREAM:
+        pieces = _plain_pieces(own)
+        sizes = [] if pieces is None else list(map(len, pieces))
+        if pieces and sum(sizes) <= JOINED * len(sizes):
+            flags = 0 if flags is ZERO else checked_int("flags", flags)
+            once = flags | MSG_DONTWAIT if sock.gettimeout() else flags
+            answer = _send_many(sock.fileno(), b"".join(pieces), sizes, len(sizes), b"", 0, once)
+            if 0 < answer <= COUNT:
+                return answer
+            return _send(sock, [((piece,),) for piece in pieces], flags, answer)
+    return _send(sock, own if own is not messages else own.copy(), flags, 0)
+
+
+def _plain_pieces(messages: list[Any]) -> list[bytes] | None:
+    """The buffers of messages of which each is one ``bytes`` and nothing else; None if there are others."""
+    buffers = _contents(messages)
+    pieces = None if buffers is None else _contents(buffers)
+    return pieces if pieces and {*map(type, pieces)} == _BYTES else None
+
+
+def _contents(boxes: list[Any]) -> list[Any] | None:
+    """What is in lists and tuples of one item; None if there are others. In passes that run in C and call nothing else."""
+    if {*map(type, boxes)} <= _PLAIN and {*map(len, boxes)} == _ONE:
+        return list(map(_first, boxes))
+    return None
+
+
+def _listed(messages: Iterable[Any]) -> list[Any]:
+    if isinstance(messages, (bytes, bytearray, memoryview, str)):
+        raise TypeError(f"messages must be an iterable of {SHAPE}, not {type(messages).__name__}")
+    return list(iterated("messages", SHAPE, messages))
+
+
+def _send(sock: Socket, messages: list[Any], flags: int, answer: int) -> int:
+    """Any messages. ``answer`` is that of a first attempt: -errno, or where the cursor stands now."""
+    flags = checked_int("flags", flags)
+    outbox = Outbox(sock, messages)
+    struct, count = outbox.struct, outbox.count
+    try:
+        if answer > 0:
+            struct.gone, struct.next = divmod(answer, COUNT + 1)
+        elif count:
+            deliver(outbox, count, sock, flags, answer)
+        while struct.gone:
+            deliver(outbox, count, sock, flags)
+        return int(struct.next)
+    except OSError as error:
+        if struct.gone:
+            error.characters_written = outbox.bytes_gone()  # type: ignore[attr-defined]
+        raise
+    finally:
+        outbox.release()
+
+
+def recvmmsg(
+    sock: Socket, vlen: int, bufsize: int, ancbufsize: int = 0, flags: int = 0, *, wait_all: bool = False
+) -> list[Received]:
+    """Receives up to ``vlen`` messages; returns a list of what `recvmsg` returns, ``(data, ancdata, msg_flags, address)``.
+
+    Each has ``bufsize`` bytes of room for data and ``ancbufsize`` for control messages. Only the first is waited for, as
+    `recvmsg` would; the rest is what is there already. With ``wait_all`` all are waited for, and fewer come only when the
+    socket's time is up, an error is pending or its error queue is not empty. An error after the first message is kept by
+    the kernel for the next call.
+
+    Received descriptors are close-on-exec and yours from the return on; if anything is raised before, all are closed.
+    Raises what `recvmsg` raises. See recvmmsg(2).
+    """
+    vlen = checked_int("vlen", vlen, least=0, most=COUNT)
+    bufsize = checked_int("bufsize", bufsize, least=0)
+    ancbufsize, flags = checked_int("ancbufsize", ancbufsize, least=0), checked_int("flags", flags)
+    if not vlen:
+        return []
+    inbox = take(vlen, bufsize, ancbufsize)
+    messages: list[Received] | None = None
+    try:
+        answer = inbox.receive(sock, vlen, bufsize, ancbufsize, flags, bool(wait_all))
+        messages = inbox.messages(answer)
+        if answer & CONTROL:
+            lib.lowsock_inbox_forget(inbox.struct)  # they are in messages now
+        give(inbox)
+        return messages
+    except BaseException:
+        if messages is None:
+            lib.lowsock_inbox_close(inbox.struct)
+            give(inbox)
+        else:
+            close_all([fd for message in messages for fd in descriptors(message[1])])
+        raise

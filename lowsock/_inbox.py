@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""Memory that batches of receives fill, and the loop that fills it. Control messages that brought descriptors belong to
+the inbox until somebody takes them over."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import time
+from itertools import count as counted
+from itertools import repeat
+from struct import Struct
+
+from lowsock._address import KNOWN, KNOWN_NAMES, decode_inet, decode_name
+from lowsock._ancillary import CMSG_LEN
+from lowsock._buffers import PYPY
+from lowsock._calling import MSG_DONTWAIT, NOT_YET, checked_int, persist, raised_here, target
+from lowsock._ffi import ffi, lib
+from lowsock._outbox import not_busy
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from lowsock._types import Address, Ancillary, Received, Socket
+
+COUNT = lib.LOWSOCK_COUNT
+_SOURCES, _FLAGS, CONTROL = lib.LOWSOCK_SOURCES, lib.LOWSOCK_FLAGS, lib.LOWSOCK_CONTROL
+_SOCKADDR, _ROW = lib.LOWSOCK_SOCKADDR, lib.LOWSOCK_ROW
+_HEADER = CMSG_LEN(0)
+POLLIN = select.POLLIN | select.POLLPRI
+
+# Of one that is pooled: pages that nothing was received into cost no memory.
+SLOTS, DATA, ROOM = 1024, 256 * 1024, 64 * 1024
+
+_allocate = ffi.new_allocator(should_clear_after_alloc=False)
+_recvmmsg = lib.lowsock_recvmmsg
+_unpack = ffi.unpack
+
+
+class Inbox:
+    """``struct lowsock_inbox`` and the memory that its pointers lead to."""
+
+    __slots__ = ("_cut", "_memory", "_rows", "_shape", "control", "data", "names", "pooled", "struct")
+
+    def __init__(self, slots: int, data_size: int, control_size: int) -> None:
+        self.struct = ffi.new("struct lowsock_inbox *")
+        self.struct.slots, self.struct.data_size, self.struct.control_size = slots, data_size, control_size
+        data, control = _allocate("char[]", max(data_size, 1)), _allocate("char[]", max(control_size, 1))
+        names, headers = _allocate("char[]", slots * _SOCKADDR), _allocate("char[]", lib.lowsock_headers(slots))
+        columns = [_allocate("long long[]", slots) for _ in range(4)]
+        self.struct.data, self.struct.control, self.struct.names, self.struct.headers = data, control, names, headers
+        self.struct.sizes, self.struct.flags, self.struct.sources, self.struct.controls = columns
+        self.data, self.control, self.names = ffi.buffer(data), ffi.buffer(control), ffi.buffer(names)
+        self._memory = (data, control, names, headers, *columns)  # the struct's pointers keep nothing alive
+        self._rows = ffi.new("long long[]", 0)
+        self._shape: tuple[int, int, int] | None = None
+        self._cut: Struct | None = None
+        self.pooled = slots == SLOTS and data_size == DATA and control_size == ROOM
+
+    def receive(self, sock: Socket, count: int, size: int, room: int, flags: int, wait_all: bool) -> int:
+        """Receives up to ``count`` messages of ``size`` bytes, with ``room`` for control data each; returns the answer."""
+        started = time.monotonic() if wait_all else 0.0
+        fd, timeout = target(sock)
+        once = flags | MSG_DONTWAIT if timeout else flags
+        answer = not_busy(_recvmmsg(self.struct, fd, 0, count, size, room, once))
+        if answer < 0:
+
+            def attempt(fd: int) -> int:
+                return not_busy(_recvmmsg(self.struct, fd, 0, count, size, room, once))
+
+            answer = persist(sock, flags, POLLIN, attempt, answer)
+        if wait_all and not flags & MSG_DONTWAIT:
+            answer = self._receive_rest(sock, count, flags, started, answer)
+        return answer
+
+    def _receive_rest(self, sock: Socket, count: int, flags: int, started: float, answer: int) -> int:
+        """Goes on until all have come or the socket's time is up. An error is left to the next call: who has messages
+        already would lose either them or the error."""
+        size, room = self.struct.size, self.struct.room
+        while (have := answer & COUNT) < count:
+            fd, timeout = target(sock)
+            if not _more_will_come(fd, None if timeout is None else started + timeout):
+                break
+            more = not_busy(_recvmmsg(self.struct, fd, have, count - have, size, room, flags | MSG_DONTWAIT))
+            if more >= 0:
+                answer = more
+            elif more not in NOT_YET:
+                break
+        return answer
+
+    # ---- what came ----
+
+    def messages(self, answer: int) -> list[Received]:
+        """All messages as `recvmsg` returns them. Their descriptors still belong to the inbox."""
+        n = answer & COUNT
+        pieces = self.pieces(n)
+        if answer == n:
+            address = self.address(0)
+            return [(piece, [], 0, address) for piece in pieces]
+        ancdata = self.ancdata(0, n) if answer & CONTROL else map(list, repeat((), n))
+        flags = _unpack(self.struct.flags, n) if answer & _FLAGS else repeat(0, n)
+        return list(zip(pieces, ancdata, flags, self.addresses(answer)))
+
+    def pieces(self, n: int) -> Iterable[bytes]:
+        """The data of the first ``n`` messages. All of one size, as often as the last time, are cut out by one format."""
+        sizes = _unpack(self.struct.sizes, n)
+        size = self.struct.size
+        if not PYPY and n > 1 and sizes.count(sizes[0]) == n:
+            shape = n, sizes[0], size
+            if shape == self._shape:
+                self._cut = self._cut or Struct(f"{sizes[0]}s{size - sizes[0]}x" * n)
+                return self._cut.unpack_from(self.data)
+            self._shape, self._cut = shape, None
+        view = self.data
+        return [view[at : at + got] for at, got in zip(counted(0, size), sizes)]
+
+    def views(self, n: int) -> list[memoryview]:
+        """The same as parts of the memory, which they keep."""
+        view = memoryview(self.data)
+        return [view[at : at + got] for at, got in zip(counted(0, self.struct.size), _unpack(self.struct.sizes, n))]
+
+    def addresses(self, answer: int) -> Any:
+        """An iterable of all addresses."""
+        n = answer & COUNT
+        if not answer & _SOURCES:
+            return repeat(self.address(0), n) if n else ()
+        sources = _unpack(self.struct.sources, n)
+        return [KNOWN(source) or self._decode(i, source) for i, source in enumerate(sources)]
+
+    def address(self, i: int) -> Address:
+        source = self.struct.sources[i]
+        return KNOWN(source) or self._decode(i, source)
+
+    def _decode(self, i: int, source: int) -> Address:
+        if source >= 0:
+            return decode_inet(source)
+        name = self.names[i * _SOCKADDR : i * _SOCKADDR - 1 - source]
+        return KNOWN_NAMES(name) or decode_name(name)
+
+    def ancdata(self, first: int, count: int) -> list[Ancillary]:
+        """The control messages of each of ``count`` messages from ``first`` on."""
+        struct, control = self.struct, self.control
+        most = count * (1 + _ROW * (struct.room // _HEADER + 1))
+        if len(self._rows) < most:
+            self._rows = _allocate("long long[]", most)
+        numbers = _unpack(self._rows, lib.lowsock_inbox_rows(struct, first, count, self._rows, most))
+        found: list[Ancillary] = []
+        at, base = 0, first * aligned(struct.room)
+        while at < len(numbers):
+            rows = range(at + 1, at + 1 + numbers[at], _ROW)
+            found.append(
+                [(numbers[k], numbers[k + 1], control[base + numbers[k + 2] : base + numbers[k + 3]]) for k in rows]
+            )
+            at += 1 + numbers[at]
+            base += aligned(struct.room)
+        return found
+
+
+def aligned(room: int) -> int:
+    """The bytes that a control buffer of ``room`` bytes takes up among others."""
+    return -(-room // lib.LOWSOCK_ALIGNED) * lib.LOWSOCK_ALIGNED
+
+
+def slots(vlen: int) -> int:
+    """The ``vlen`` of a batch that is made: one message at least."""
+    number = checked_int("vlen", vlen, least=0, most=COUNT)
+    if not number:
+        raise ValueError("vlen must be at least 1")
+    return number
+
+
+def _more_will_come(fd: int, deadline: float | None) -> bool:
+    """Waits for more; False when time is up, at once if the descriptor does not block, and if there is an error."""
+    poll = select.poll()
+    poll.register(fd, POLLIN)
+    events = poll.poll(0)
+    if not events and deadline is not None:
+        events = poll.poll(math.ceil(max(deadline - time.monotonic(), 0) * 1000))
+    elif not events and os.get_blocking(fd):
+        events = poll.poll()
+    return bool(events) and not any(event & (select.POLLERR | select.POLLNVAL) for _, event in events)
+
+
+# ---- the pool ----
+
+FREE: list[Inbox] = []
+_free = FREE  # see docs/design.md: of an imported name CPython makes a bound method for each call
+
+
+def take(count: int, size: int, room: int) -> Inbox:
+    """An inbox with so much room. A larger one than usual is made for one call and dropped."""
+    if count > SLOTS or count * size > DATA or count * aligned(room) > ROOM:
+        return Inbox(count, count * size, count * aligned(room))
+    try:
+        return _free.pop()
+    except IndexError as error:
+        if not raised_here(error):
+            raise
+        return Inbox(SLOTS, DATA, ROOM)
+
+
+def give(inbox: Inbox) -> None:
+    """Gives an inbox back whose descriptors are somebody else's, if it has any."""
+    if inbox.pooled:
+        _free.append(inbox)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""Messages that are to be sent in batches, encoded; and the loop that sends them.
+
+``struct lowsock_outbox`` holds the cursor. C moves it, within the call, by what the kernel took: whatever is raised later,
+nothing goes twice and nothing is left out.
+"""
+
+from __future__ import annotations
+
+import select
+from itertools import accumulate
+
+from lowsock._address import encode_for, family_of
+from lowsock._ancillary import CMSG_SPACE, NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
+from lowsock._buffers import Gathered
+from lowsock._calling import MSG_DONTWAIT, persist, target
+from lowsock._ffi import ffi, lib
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lowsock._types import Address, CData, Socket
+
+BATCH = lib.LOWSOCK_BATCH
+SHAPE = "(buffers[, ancdata[, address]])"
+JOINED = 8 * 1024  # bytes of a message, on average: up to so many, one copy is cheaper than a pointer for each
+POLLOUT = select.POLLOUT
+_BUSY = -lib.LOWSOCK_BUSY
+_HEADER = CMSG_SPACE(0) + 16  # bytes of a control message beside its payload, at most
+
+_sendmmsg = lib.lowsock_sendmmsg
+
+
+def deliver(box: Any, count: int, sock: Socket, flags: int, answer: int = 0) -> int:
+    """Sends messages up to ``count`` of ``box.struct`` as far as they go, and waits for the first only; returns how many
+    went. There is at least one. ``answer`` is the -errno of a first attempt.
+
+    ``box`` owns the memory, which may be let go elsewhere in the meantime.
+    """
+    struct = box.struct
+    fd, timeout = target(sock)
+    if timeout:
+        flags |= MSG_DONTWAIT
+    begun = struct.next
+    answer = answer or not_busy(_sendmmsg(struct, fd, count, flags))
+    if 0 < answer < BATCH:
+        return answer
+
+    def attempt(fd: int) -> int:
+        return not_busy(_sendmmsg(struct, fd, count, flags))
+
+    while struct.next == begun:  # a stream may take a part of the first
+        answer = persist(sock, flags, POLLOUT, attempt, answer) if answer < 0 else attempt(target(sock)[0])
+    while answer == BATCH and struct.next < count:
+        answer = attempt(target(sock)[0])
+    return int(struct.next) - begun
+
+
+def not_busy(answer: int) -> int:
+    if answer == _BUSY:
+        raise RuntimeError("the batch is in use: another thread is in a call with it")
+    return answer
+
+
+class Outbox:
+    """``struct lowsock_outbox`` for messages of all kinds, and the memory that its pointers lead to, until `release`."""
+
+    __slots__ = ("_control", "_counts", "_family", "_gathered", "_memory", "_names", "_pieces", "_sock", "count", "struct")
+
+    def __init__(self, sock: Socket, messages: list[Any]) -> None:
+        self._sock = sock
+        self._family: int | None = None
+        self._gathered: list[Gathered] = []
+        self._pieces: list[Any] = []
+        self._counts: list[int] = []
+        self._names: list[bytes] = []
+        self._control: list[Control] = []
+        self.count = len(messages)
+        try:
+            for i, message in enumerate(messages):
+                self._add(f"messages[{i}]", *parts(i, message))
+            self._seal()
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Lets go of the caller's buffers."""
+        for gathered in self._gathered:
+            gathered.release()
+
+    # ---- one message ----
+
+    def _add(self, name: str, buffers: Any, ancdata: Any, address: Address) -> None:
+        size = self._gather(f"{name} buffers", buffers)
+        control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata, f"{name} ancdata")
+        if control.descriptors and not size:
+            refuse_without_data(target(self._sock)[0], f"{name} buffers")
+        self._control.append(control)
+        if address is not None and self._family is None:
+            self._family = family_of(self._sock)
+        self._names.append(b"" if address is None else encode_named(name, self._family, address))
+
+    def _gather(self, name: str, buffers: Any) -> int:
+        """Takes the pieces of a message; returns its bytes."""
+        if type(buffers) is list and len(buffers) == 1 and type(only := buffers[0]) is bytes:
+            self._pieces.append(only)
+            self._counts.append(1)
+            return len(only)
+        gathered = Gathered(buffers, name)
+        self._gathered.append(gathered)
+        pieces = gathered.bases or [gathered.data]
+        self._pieces += pieces
+        self._counts.append(len(pieces))
+        return gathered.size
+
+    # ---- all of them ----
+
+    def _seal(self) -> None:
+        self.struct = ffi.new("struct lowsock_outbox *")
+        self._memory: list[CData] = []
+        sizes = list(map(len, self._pieces))
+        if len(sizes) == self.count and sum(sizes) <= JOINED * len(sizes):
+            self._join(sizes)
+        else:
+            self._point(sizes)
+        if any(self._names):
+            self._place_names()
+        if any(control.rows for control in self._control):
+            self._place_control()
+
+    def _join(self, sizes: list[int]) -> None:
+        data = b"".join([piece if type(piece) is bytes else ffi.buffer(piece)[:] for piece in self._pieces])
+        self.struct.data = self._kept(ffi.from_buffer("char[]", data))
+        self.struct.starts, self.struct.sizes = self._columns(sizes)
+
+    def _point(self, sizes: list[int]) -> None:
+        bases = [ffi.from_buffer("char[]", piece) if type(piece) is bytes else piece for piece in self._pieces]
+        self._memory += bases
+        self.struct.pieces = self._kept(ffi.new("char *[]", bases))
+        self.struct.piece_sizes = self._kept(ffi.new("size_t[]", sizes))
+        self.struct.starts, self.struct.sizes = self._columns(self._counts)
+
+    def _place_names(self) -> None:
+        self.struct.names = self._kept(ffi.from_buffer("char[]", b"".join(self._names)))
+        self.struct.name_starts, self.struct.name_sizes = self._columns(list(map(len, self._names)))
+
+    def _place_control(self) -> None:
+        room = sum(len(control.payload) + control.rows * _HEADER for control in self._control)
+        memory = self._kept(ffi.new("char[]", room))
+        sizes: list[int] = []
+        at = 0
+        for control in self._control:
+            sizes.append(pack(memory + at, room - at, control) if control.rows else 0)
+            at += sizes[-1]
+        self.struct.control = memory
+        self.struct.control_starts, self.struct.control_sizes = self._columns(sizes)
+
+    def _columns(self, sizes: list[int]) -> tuple[CData, CData]:
+        starts = [0, *accumulate(sizes)]
+        return self._kept(ffi.new("long long[]", starts)), self._kept(ffi.new("long long[]", sizes))
+
+    def _kept(self, memory: CData) -> CData:
+        self._memory.append(memory)  # the struct's pointers keep nothing alive
+        return memory
+
+    def bytes_gone(self) -> int:
+        """How many bytes the kernel took, of messages that are whole or not."""
+        pieces = sum(self._counts[: self.struct.next])
+        return sum(map(len, self._pieces[:pieces])) + int(self.struct.gone)
+
+
+def parts(i: int, message: Any) -> tuple[Any, Any, Address]:
+    """Buffers, ancillary data and address of a message; the error names the one that is wrong."""
+    if not isinstance(message, (tuple, list)) or not 1 <= len(message) <= 3:
+        raise TypeError(f"messages[{i}] must be a tuple {SHAPE}, not {message!r:.60}")
+    own = tuple(message)
+    return (*own, *(NO_ANCDATA, None)[len(own) - 1 :])
+
+
+def pack(memory: CData, room: int, control: Control) -> int:
+    """Makes a control buffer at ``memory``; returns the bytes that it takes, or -ENOBUFS."""
+    return lib.lowsock_pack_control(memory, room, control.payload, control.table, control.rows)
+
+
+def encode_named(name: str, family: Any, address: Address) -> bytes:
+    """The ``struct sockaddr`` of a numeric address; the error names the message too."""
+    try:
+        return encode_for(-1, address, family)
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        if len(error.args) == 1 and str(error).startswith(("address", "AF_UNIX")):
+            error.args = (f"{name} {error}",)
+        raise

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""A batch that messages are received into again and again, which owns its memory. See recvmmsg(2)."""
+
+from __future__ import annotations
+
+from lowsock._calling import checked_index, checked_int
+from lowsock._ffi import lib
+from lowsock._inbox import COUNT, Inbox, aligned, slots
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lowsock._types import Address, Ancillary, Socket
+
+_close = lib.lowsock_inbox_close
+
+
+class RecvBatch:
+    """Room for ``vlen`` messages of ``bufsize`` bytes, with ``ancbufsize`` bytes of control data each.
+
+    `receive` fills it. Then ``for data, address in batch`` gives the data as views of the batch's memory, `datagrams` as
+    bytes; `flags` and `ancdata` tell the rest of one message, and are decoded only then. ``len()`` is how many came by the
+    last `receive`; the next one overwrites them.
+
+    Views are writable, and stay valid memory whatever becomes of the batch: what is in them changes when it is used again.
+    Received descriptors belong to the batch until `ancdata` hands them out. Those that nobody asked for are closed by the
+    next `receive`, by `close`, or when the batch is gone.
+
+    A batch is for one user at a time: a `receive` while another is in its system call is a `RuntimeError`. `close`, or the
+    end of a ``with`` statement, is final: everything else raises `ValueError` from then on. See recvmmsg(2).
+    """
+
+    __slots__ = ("__weakref__", "_ancbufsize", "_inbox", "_taken", "bufsize", "vlen")
+
+    def __init__(self, vlen: int, bufsize: int, ancbufsize: int = 0) -> None:
+        self._inbox: Inbox | None = None
+        self.vlen = slots(vlen)
+        self.bufsize = checked_int("bufsize", bufsize, least=0)
+        self._ancbufsize = checked_int("ancbufsize", ancbufsize, least=0)
+        self._taken: dict[int, Ancillary] = {}
+        self._inbox = Inbox(self.vlen, self.vlen * self.bufsize, self.vlen * aligned(self._ancbufsize))
+
+    def receive(self, sock: Socket, flags: int = 0, *, wait_all: bool = False) -> int:
+        """Receives up to ``vlen`` messages, as `recvmmsg` does; returns how many came.
+
+        Only the first is waited for, unless ``wait_all``. The messages of the last time are gone, whether this succeeds or
+        not. Raises what `recvmmsg` raises. See recvmmsg(2).
+        """
+        inbox = self._opened()
+        flags = checked_int("flags", flags)
+        self._taken = {}
+        try:
+            return inbox.receive(sock, self.vlen, self.bufsize, self._ancbufsize, flags, bool(wait_all)) & COUNT
+        finally:
+            if self._inbox is None:  # closed by another thread or a signal handler
+                _close(inbox.struct)
+
+    # ---- all messages ----
+
+    def __len__(self) -> int:
+        return int(self._opened().struct.count)
+
+    def __iter__(self) -> Iterator[tuple[memoryview, Address]]:
+        """Each message's data, as a view of the batch's memory, and its address."""
+        inbox = self._opened()
+        answer = inbox.struct.count | inbox.struct.bits
+        return zip(inbox.views(answer & COUNT), inbox.addresses(answer))
+
+    def datagrams(self) -> Iterator[tuple[bytes, Address]]:
+        """Each message's data, as bytes, and its address. See recvmmsg(2)."""
+        inbox = self._opened()
+        answer = inbox.struct.count | inbox.struct.bits
+        return zip(inbox.pieces(answer & COUNT), inbox.addresses(answer))
+
+    # ---- one message ----
+
+    def data(self, i: int) -> memoryview:
+        """The data of message ``i``, as a view of the batch's memory. See recvmmsg(2)."""
+        inbox, i = self._message(i)
+        at = i * self.bufsize
+        return memoryview(inbox.data)[at : at + inbox.struct.sizes[i]]
+
+    def address(self, i: int) -> Address:
+        """The address that message ``i`` came from; None where the kernel tells none. See recvmmsg(2)."""
+        inbox, i = self._message(i)
+        return inbox.address(i)
+
+    def flags(self, i: int) -> int:
+        """The ``msg_flags`` of message ``i``: ``MSG_TRUNC``, ``MSG_CTRUNC`` and others. See recvmmsg(2)."""
+        inbox, i = self._message(i)
+        return int(inbox.struct.flags[i])
+
+    def ancdata(self, i: int) -> Ancillary:
+        """The control messages of message ``i``, a list of ``(level, type, bytes)``.
+
+        From here on the descriptors in it are yours to close. It is the same list each time that it is asked for.
+        See recvmmsg(2).
+        """
+        inbox, i = self._message(i)
+        ancdata = self._taken.get(i)
+        if ancdata is None:
+            ancdata = self._taken[i] = inbox.ancdata(i, 1)[0]
+        controls = inbox.struct.controls
+        held = controls[i]
+        try:
+            controls[i] = 0
+            return ancdata
+        except BaseException:  # it has not been handed out
+            controls[i] = held
+            raise
+
+    def _message(self, i: int) -> tuple[Inbox, int]:
+        inbox, i = self._opened(), checked_index("i", i)
+        if not 0 <= i < inbox.struct.count:
+            raise IndexError(f"the batch has {inbox.struct.count} messages: there is no message {i}")
+        return inbox, i
+
+    # ---- the end ----
+
+    def _opened(self) -> Inbox:
+        if self._inbox is None:
+            raise ValueError("the batch is closed")
+        return self._inbox
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._inbox is None
+
+    def close(self) -> None:
+        """Closes the descriptors that nobody asked for, and lets go of the memory. May be called again. See recvmmsg(2)."""
+        inbox, self._inbox = self._inbox, None
+        if inbox is not None:
+            self._taken = {}
+            _close(inbox.struct)
+
+    def __enter__(self) -> RecvBatch:
+        self._opened()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        inbox = getattr(self, "_inbox", None)
+        if inbox is not None:
+            _close(inbox.struct)
