@@ -9,8 +9,8 @@ from lowsock._ancillary import CMSG_LEN, CMSG_SPACE
 from lowsock._batch import recvmmsg, sendmmsg
 from lowsock._descriptors import recv_fds, send_fds
 from lowsock._receiving import recv1msg, recvmsg, recvmsg_into
-from lowsock._rights import OwnedFds, recv_rights, send_rights
 from lowsock._recv_batch import RecvBatch
+from lowsock._rights import OwnedFds, recv_rights, send_rights
 from lowsock._send_batch import SendBatch
 from lowsock._sending import send1msg, sendmsg
 from lowsock._urgent import sockatmark

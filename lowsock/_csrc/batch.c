@@ -337,7 +337,7 @@ static void each_descriptor(const struct lowsock_inbox *inbox, int i, void (*act
         int fd;
 
         memcpy(&header, cursor.at, sizeof header);
-        if (carries(&header, SCM_RIGHTS) || carries(&header, SCM_PIDFD))
+        if (carries(&header, SCM_RIGHTS) || carries(&header, LOWSOCK_SCM_PIDFD))
             for (at = 0; at + (long long)sizeof fd <= length; at += (long long)sizeof fd) {
                 memcpy(&fd, cursor.at + CMSG_LEN(0) + at, sizeof fd);
                 act(fd);
