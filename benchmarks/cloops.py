@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compiles loops.c for the interpreter that runs the benchmark, in a directory that is removed again."""
+"""Compiles loops.c and batches.c for the interpreter that runs the benchmark, in a directory that is removed again."""
 
 import importlib.util
 import pathlib
@@ -12,11 +12,15 @@ from cffi import FFI
 HERE = pathlib.Path(__file__).parent
 
 
+def _text(suffix: str) -> str:
+    return "".join((HERE / f"{name}.{suffix}").read_text() for name in ("loops", "batches"))
+
+
 def load() -> tuple[Any, Any]:
     """``(ffi, lib)`` of the compiled loops."""
     builder = FFI()
-    builder.cdef((HERE / "loops.cdef").read_text())
-    builder.set_source("_loops", (HERE / "loops.c").read_text(), extra_compile_args=["-O2"])
+    builder.cdef(_text("cdef"))
+    builder.set_source("_loops", _text("c"), extra_compile_args=["-O2"])
     with tempfile.TemporaryDirectory() as directory:
         spec = importlib.util.spec_from_file_location("_loops", builder.compile(tmpdir=directory))
         assert spec is not None

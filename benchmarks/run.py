@@ -13,6 +13,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import cloops
+from batch_cases import BATCHES
 from cases import BESIDE, CASES, PLAIN, Case
 
 ROUND_NS = 3_000_000  # about what one run of one loop takes
@@ -49,15 +50,15 @@ def mean(ratios: list[float]) -> float:
 
 def row(name: str, least: dict[str, float]) -> str:
     times = "".join(f"{least[key]:9.0f}" for key in ("stdlib", "lowsock", "C"))
-    return f"{name:14}{times}{least['lowsock'] / least['stdlib']:9.2f}{least['lowsock'] / least['C']:9.2f}"
+    return f"{name:16}{times}{least['lowsock'] / least['stdlib']:9.2f}{least['lowsock'] / least['C']:9.2f}"
 
 
 def run(names: list[str], rounds: int, smoke: bool) -> dict[str, dict[str, float]]:
     ffi, lib = cloops.load()
     print(f"{platform.python_implementation()} {platform.python_version()}, Linux {platform.release()}; ns a message")
-    print(f"{'case':14}{'stdlib':>9}{'lowsock':>9}{'C':>9}{'/stdlib':>9}{'/C':>9}")
+    print(f"{'case':16}{'stdlib':>9}{'lowsock':>9}{'C':>9}{'/stdlib':>9}{'/C':>9}")
     results = {}
-    for make in CASES + BESIDE:
+    for make in CASES + BESIDE + BATCHES:
         if not names or make.__name__ in names:
             results[make.__name__] = measure(make(ffi, lib), rounds, smoke)
             print(row(make.__name__, results[make.__name__]), flush=True)

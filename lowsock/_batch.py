@@ -10,25 +10,26 @@ from __future__ import annotations
 import socket
 from operator import itemgetter
 
+from lowsock._address import family_of
 from lowsock._ancillary import close_all, descriptors
-from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, iterated
+from lowsock._calling import INT_MAX, MSG_DONTWAIT, ZERO, checked_int, iterated
 from lowsock._ffi import lib
 from lowsock._inbox import CONTROL, COUNT, give, take
-from lowsock._outbox import BATCH, JOINED, SHAPE, Outbox, deliver
+from lowsock._outbox import BATCH, JOINED, SHAPE, Outbox, deliver, encode_named
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any, Callable
 
-    from lowsock._types import Message, Received, Socket
+    from lowsock._types import Address, Message, Received, Socket
 
 _Socket = socket.socket
 _type_of: Callable[[Socket], int] = socket.SocketType.type.__get__  # type: ignore[attr-defined, unused-ignore]  # socket.type makes an enum each time
 _SOCK_STREAM = int(socket.SOCK_STREAM)
-_PLAIN = {tuple, list}
+_SEQUENCES = {tuple, list}
 _BYTES = {bytes}
-_ONE = {1}
+_ONE, _THREE = {1}, {3}
 _first = itemgetter(0)
 _send_many = lib.lowsock_send_many
 
@@ -48,30 +49,50 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
     """
     own = messages if type(messages) is list else _listed(messages)
     if type(sock) is _Socket and 0 < len(own) <= BATCH and _type_of(sock) != _SOCK_STREAM:
-        pieces = _plain_pieces(own)
-        sizes = [] if pieces is None else list(map(len, pieces))
-        if pieces and sum(sizes) <= JOINED * len(sizes):
-            flags = 0 if flags is ZERO else checked_int("flags", flags)
-            once = flags | MSG_DONTWAIT if sock.gettimeout() else flags
-            answer = _send_many(sock.fileno(), b"".join(pieces), sizes, len(sizes), b"", 0, once)
-            if 0 < answer <= COUNT:
-                return answer
-            return _send(sock, [((piece,),) for piece in pieces], flags, answer)
-    return _send(sock, own if own is not messages else own.copy(), flags, 0)
+        found = _plain(own)
+        if found is not None:
+            return _send_plain(sock, *found, 0 if flags is ZERO else checked_int("flags", flags))
+    flags = checked_int("flags", flags)
+    return _send(sock, Outbox(sock).encode(own if own is not messages else own.copy()), flags, 0)
 
 
-def _plain_pieces(messages: list[Any]) -> list[bytes] | None:
-    """The buffers of messages of which each is one ``bytes`` and nothing else; None if there are others."""
-    buffers = _contents(messages)
-    pieces = None if buffers is None else _contents(buffers)
-    return pieces if pieces and {*map(type, pieces)} == _BYTES else None
+def _plain(messages: list[Any]) -> tuple[list[bytes], Sequence[Address]] | None:
+    """The buffers of messages of which each is one ``bytes``, and their addresses if they have any; None if there are
+    others. In passes that run in C and call nothing of the user's."""
+    if not {*map(type, messages)} <= _SEQUENCES:
+        return None
+    lengths = {*map(len, messages)}
+    buffers: Sequence[Any]
+    addresses: Sequence[Address] = ()
+    if lengths == _ONE:
+        buffers = list(map(_first, messages))
+    elif lengths == _THREE:
+        buffers, ancdata, addresses = zip(*messages)
+        if not {*map(type, ancdata)} <= _SEQUENCES or any(ancdata):
+            return None
+    else:
+        return None
+    if not {*map(type, buffers)} <= _SEQUENCES or {*map(len, buffers)} != _ONE:
+        return None
+    pieces = list(map(_first, buffers))
+    return (pieces, addresses) if {*map(type, pieces)} == _BYTES else None
 
 
-def _contents(boxes: list[Any]) -> list[Any] | None:
-    """What is in lists and tuples of one item; None if there are others. In passes that run in C and call nothing else."""
-    if {*map(type, boxes)} <= _PLAIN and {*map(len, boxes)} == _ONE:
-        return list(map(_first, boxes))
-    return None
+def _send_plain(sock: Any, pieces: list[bytes], addresses: Sequence[Address], flags: int) -> int:
+    """Messages that `_plain` has found, 1024 at most."""
+    names: list[bytes] = []
+    if addresses:
+        family = family_of(sock)
+        several = addresses if {*map(id, addresses)} != {id(addresses[0])} else addresses[:1]
+        names = [b"" if address is None else encode_named(i, family, address) for i, address in enumerate(several)]
+    sizes, answer = list(map(len, pieces)), 0
+    if len(names) <= 1 and sum(sizes) <= JOINED * len(sizes):
+        name = names[0] if names else b""
+        once = flags | MSG_DONTWAIT if sock.gettimeout() else flags
+        answer = _send_many(sock.fileno(), b"".join(pieces), sizes, len(sizes), name, len(name), once)
+        if 0 < answer <= COUNT:
+            return answer
+    return _send(sock, Outbox(sock).take(pieces, names * len(pieces) if len(names) == 1 else names), flags, answer)
 
 
 def _listed(messages: Iterable[Any]) -> list[Any]:
@@ -80,10 +101,8 @@ def _listed(messages: Iterable[Any]) -> list[Any]:
     return list(iterated("messages", SHAPE, messages))
 
 
-def _send(sock: Socket, messages: list[Any], flags: int, answer: int) -> int:
+def _send(sock: Socket, outbox: Outbox, flags: int, answer: int) -> int:
     """Any messages. ``answer`` is that of a first attempt: -errno, or where the cursor stands now."""
-    flags = checked_int("flags", flags)
-    outbox = Outbox(sock, messages)
     struct, count = outbox.struct, outbox.count
     try:
         if answer > 0:
@@ -114,9 +133,11 @@ def recvmmsg(
     Received descriptors are close-on-exec and yours from the return on; if anything is raised before, all are closed.
     Raises what `recvmsg` raises. See recvmmsg(2).
     """
-    vlen = checked_int("vlen", vlen, least=0, most=COUNT)
-    bufsize = checked_int("bufsize", bufsize, least=0)
-    ancbufsize, flags = checked_int("ancbufsize", ancbufsize, least=0), checked_int("flags", flags)
+    plain = type(vlen) is type(bufsize) is type(ancbufsize) is type(flags) is int
+    if not (plain and 0 < vlen <= COUNT and 0 <= bufsize <= INT_MAX and 0 <= ancbufsize <= INT_MAX >= flags > -INT_MAX):
+        vlen = checked_int("vlen", vlen, least=0, most=COUNT)
+        bufsize = checked_int("bufsize", bufsize, least=0)
+        ancbufsize, flags = checked_int("ancbufsize", ancbufsize, least=0), checked_int("flags", flags)
     if not vlen:
         return []
     inbox = take(vlen, bufsize, ancbufsize)

@@ -68,7 +68,7 @@ class Outbox:
 
     __slots__ = ("_control", "_counts", "_family", "_gathered", "_memory", "_names", "_pieces", "_sock", "count", "struct")
 
-    def __init__(self, sock: Socket, messages: list[Any]) -> None:
+    def __init__(self, sock: Socket) -> None:
         self._sock = sock
         self._family: int | None = None
         self._gathered: list[Gathered] = []
@@ -76,14 +76,26 @@ class Outbox:
         self._counts: list[int] = []
         self._names: list[bytes] = []
         self._control: list[Control] = []
+        self.count = 0
+
+    def encode(self, messages: list[Any]) -> Outbox:
+        """Takes messages of all kinds; the error names the one that is wrong."""
         self.count = len(messages)
         try:
             for i, message in enumerate(messages):
-                self._add(f"messages[{i}]", *parts(i, message))
+                self._add(i, *_parts(i, message))
             self._seal()
         except BaseException:
             self.release()
             raise
+        return self
+
+    def take(self, pieces: list[bytes], names: list[bytes]) -> Outbox:
+        """Takes messages of one piece, and the ``struct sockaddr`` of each, or none at all."""
+        self.count = len(pieces)
+        self._pieces, self._counts, self._names = pieces, [1] * len(pieces), names
+        self._seal()
+        return self
 
     def release(self) -> None:
         """Lets go of the caller's buffers."""
@@ -92,7 +104,8 @@ class Outbox:
 
     # ---- one message ----
 
-    def _add(self, name: str, buffers: Any, ancdata: Any, address: Address) -> None:
+    def _add(self, i: int, buffers: Any, ancdata: Any, address: Address) -> None:
+        name = f"messages[{i}]"
         size = self._gather(f"{name} buffers", buffers)
         control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata, f"{name} ancdata")
         if control.descriptors and not size:
@@ -100,7 +113,7 @@ class Outbox:
         self._control.append(control)
         if address is not None and self._family is None:
             self._family = family_of(self._sock)
-        self._names.append(b"" if address is None else encode_named(name, self._family, address))
+        self._names.append(b"" if address is None else encode_named(i, self._family, address))
 
     def _gather(self, name: str, buffers: Any) -> int:
         """Takes the pieces of a message; returns its bytes."""
@@ -171,7 +184,7 @@ class Outbox:
         return sum(map(len, self._pieces[:pieces])) + int(self.struct.gone)
 
 
-def parts(i: int, message: Any) -> tuple[Any, Any, Address]:
+def _parts(i: int, message: Any) -> tuple[Any, Any, Address]:
     """Buffers, ancillary data and address of a message; the error names the one that is wrong."""
     if not isinstance(message, (tuple, list)) or not 1 <= len(message) <= 3:
         raise TypeError(f"messages[{i}] must be a tuple {SHAPE}, not {message!r:.60}")
@@ -184,11 +197,11 @@ def pack(memory: CData, room: int, control: Control) -> int:
     return lib.lowsock_pack_control(memory, room, control.payload, control.table, control.rows)
 
 
-def encode_named(name: str, family: Any, address: Address) -> bytes:
-    """The ``struct sockaddr`` of a numeric address; the error names the message too."""
+def encode_named(i: int, family: Any, address: Address) -> bytes:
+    """The ``struct sockaddr`` of a numeric address of message ``i``; the error names it."""
     try:
         return encode_for(-1, address, family)
     except (TypeError, ValueError, OverflowError, OSError) as error:
         if len(error.args) == 1 and str(error).startswith(("address", "AF_UNIX")):
-            error.args = (f"{name} {error}",)
+            error.args = (f"messages[{i}] {error}",)
         raise

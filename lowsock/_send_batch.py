@@ -178,7 +178,7 @@ class SendBatch:
     def _place_names(self, box: _Box, sock: Socket) -> None:
         family = family_of(sock)
         for i, (end, address) in self._addresses.items():
-            name = encode_named(f"messages[{i}]", family, address)
+            name = encode_named(i, family, address)
             at = i * _SOCKADDR
             box.names[at : at + len(name)] = name
             box.name_starts[i:end] = [at] * (end - i)

@@ -266,9 +266,10 @@ def test_special_and_odd_numeric_hosts_are_taken(inet, host):
     a, b = inet
     a.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     try:
-        assert lowsock.sendmmsg(a, [([b"x"], (), (host, b.getsockname()[1]))]) == 1
-    except OSError as error:
-        assert host == "<broadcast>", error  # a namespace without a route
+        sent = lowsock.sendmmsg(a, [([b"x"], (), (host, b.getsockname()[1]))])
+    except OSError:
+        sent = int(host == "<broadcast>")  # there may be no route
+    assert sent == 1
 
 
 # ---- a part of them ----

@@ -2,6 +2,7 @@
 """Batches on streams, which may take a part of a message: no byte goes twice, none is left out."""
 
 import array
+import contextlib
 import os
 import socket
 import threading
@@ -90,7 +91,7 @@ def test_bytes_that_went_before_a_failure_are_counted(stream, timeout):
 def test_a_failure_with_nothing_gone_counts_no_bytes(stream):
     a, b = stream
     a.setblocking(False)
-    with pytest.raises(BlockingIOError):
+    with contextlib.suppress(BlockingIOError):
         while True:
             lowsock.sendmmsg(a, [([bytes(1)],)] * 10)
     with pytest.raises(BlockingIOError) as caught:

@@ -58,7 +58,9 @@ class Injector:
         self.point: Optional[Point] = None
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if (
+            not frame.f_code.co_filename.startswith(PACKAGE) or frame.f_code.co_name == "__del__"
+        ):  # Python ignores what it raises
             return None
         frame.f_trace = self._step  # 3.12 and later want it before f_trace_opcodes
         frame.f_trace_opcodes = True
