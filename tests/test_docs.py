@@ -24,6 +24,13 @@ LINK = re.compile(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)")
 
 SAYS = {
     "addresses.py": ("IPv4: tuple of 2, the sender's own: True", "unnamed: NoneType of 0"),
+    "batches.py": (
+        "by 1 call of sendmmsg",
+        "answered 100",
+        "replies: b'NUMBER 99'",
+        "b'out']",
+        "True that some are left, 1000 in all",
+    ),
     "copy_descriptor.py": ("the copy is inheritable: False", "parent read: the child read 'written by the parent'"),
     "gather_scatter.py": ("kind 7, body 'scattered to the winds'", "a stream of 900000 bytes, all as sent: True"),
     "kernel_timestamp.py": ("b'tick' was read", "between the two, as it should be: True"),
