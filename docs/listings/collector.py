@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""A collector of counters, like StatsD's, that takes bursts with few system calls and tells what the kernel dropped (Linux)."""
+"""A collector of counters, like StatsD's, that takes bursts by few calls and tells what the kernel dropped (Linux)."""
 
 import collections
+import contextlib
+import re
 import socket
 
 from lowsock import RecvBatch, SendBatch, cmsg
-from lowsock.constants import MSG_TRUNC
+from lowsock.constants import MSG_DONTWAIT
 
-LINES = 2000
+LINE = re.compile(rb"(\w+):(\d+)\|c")
+MANY = 2000
 
 
 class Collector:
@@ -17,21 +20,20 @@ class Collector:
         self.sock = sock
         self.batch = RecvBatch(256, 1500, cmsg.enable(sock, cmsg.Drops))
         self.totals = collections.Counter()
-        self.datagrams = self.calls = self.cut = self.malformed = self.dropped = 0
+        self.datagrams = self.calls = self.malformed = self.dropped = 0
 
     def drain(self):
         """Waits for a datagram, and takes all that are there. A batch that is not full has emptied the queue."""
-        while self.receive() == self.batch.vlen:
-            pass
+        flags = 0
+        with contextlib.suppress(BlockingIOError):
+            while self.receive(flags) == self.batch.vlen:
+                flags = MSG_DONTWAIT
 
-    def receive(self):
+    def receive(self, flags):
         """One system call: a batch of datagrams, added up."""
-        count = self.batch.receive(self.sock)
-        for i, (data, address) in enumerate(self.batch.datagrams()):
-            if self.batch.flags(i) & MSG_TRUNC:
-                self.cut += 1
-            else:
-                self.add(data)
+        count = self.batch.receive(self.sock, flags)
+        for data, _ in self.batch.datagrams():
+            self.add(data)
         self.datagrams += count
         self.calls += 1
         self.note_drops(self.batch.ancdata(count - 1))
@@ -39,10 +41,10 @@ class Collector:
 
     def add(self, data):
         for line in data.splitlines():
-            name, _, value = line.partition(b":")
-            try:
-                self.totals[name.decode()] += int(value.removesuffix(b"|c"))
-            except ValueError:
+            match = LINE.fullmatch(line)
+            if match:
+                self.totals[match[1].decode()] += int(match[2])
+            else:
                 self.malformed += 1
 
     def note_drops(self, ancdata):
@@ -68,14 +70,14 @@ def main():
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)  # a real one asks for as much as it is given
         sock.bind(("127.0.0.1", 0))
         collector = Collector(sock)
-        burst(sock.getsockname(), LINES)
+        burst(sock.getsockname(), MANY)
         collector.drain()
         burst(sock.getsockname(), 100)  # a loss is told by a datagram that came after it
         collector.drain()
     received, dropped = collector.datagrams, collector.dropped
     print(f"{received} datagrams by {collector.calls} system calls, {dropped} dropped by the kernel")
     print("some were dropped:", dropped > 0)
-    print("none is missing without a word:", received + dropped == LINES + 100)
+    print("none is missing without a word:", received + dropped == MANY + 100)
     print("hits:", collector.totals["hits"] == received, "bytes:", collector.totals["bytes"] == 512 * received)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A file sent over UDP: bursts by offload, acknowledgements of its own, a window that heeds ECN, a hash at the end (Linux).
 
-A burst goes when the last has been answered, which keeps this short. Who wants to fill a long line keeps several under way.
+A burst goes when the last has been answered, which keeps this short. To fill a long line, keep several under way.
 """
 
 import contextlib
@@ -113,7 +113,8 @@ def main():
         received = receive_file(BadLine(there))
         thread.join()
     sent, marked = results
-    print(f"{len(data)} bytes in {sent} datagrams, {sent - len(pieces(data + bytes(32)))} of them again; {marked} came marked")
+    again = sent - len(pieces(data + bytes(32)))
+    print(f"{len(data)} bytes in {sent} datagrams, {again} of them again: {again > 0}; came marked: {marked > 0}")
     print("the file came as it was sent:", received == data)
     print(f"datagrams in one system call: up to {sender.max_gso_segments}")
 
