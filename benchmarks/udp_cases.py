@@ -19,13 +19,13 @@ def endpoints(**options: Any) -> tuple[udp.Endpoint, udp.Endpoint, Any]:
 def stdlib_loop(size: int, count: int) -> Loop:
     a, b = udp_pair(connected=False)
     address = b.getsockname()
-    pieces = [bytes([i & 255]) * size for i in range(count)]
+    pieces, room = [bytes([i & 255]) * size for i in range(count)], max(size, ROOM)
 
     def stdlib(n: int) -> None:
         for _ in range(n):
             for piece in pieces:
                 a.sendto(piece, address)
-                b.recvfrom(ROOM)
+                b.recvfrom(room)
 
     return stdlib
 
