@@ -94,7 +94,7 @@ ffibuilder.cdef(read("lowsock.h") + read("system.cdef") + TABLES_CDEF)
 ffibuilder.set_source(
     "lowsock._native",
     '#include "system.h"\n#include "constants.h"\n#include "lowsock.h"\n' + TABLES_SOURCE,
-    sources=[os.path.join(SOURCES, name) for name in ("receive.c", "send.c", "batch.c", "ask.c", "owned.c", "peer.c")],
+    sources=[os.path.join(SOURCES, name) for name in ("receive.c", "send.c", "batch.c", "ask.c", "owned.c", "peer.c", "udp.c")],
     include_dirs=[SOURCES],
     depends=[os.path.join(SOURCES, name) for name in ("system.h", "constants.h", "control.h", "internal.h", "lowsock.h")],
     extra_compile_args=["-fvisibility=hidden"],
