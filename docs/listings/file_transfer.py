@@ -20,7 +20,7 @@ SIZE = 1200  # bytes of a datagram: with the headers below, less than what any p
 LEAST, MOST = 4, 200  # datagrams in a burst
 
 
-def send_file(endpoint, data, tries=20):
+def send_file(endpoint, data, tries=100):
     """Sends ``data`` to the connected peer; returns how many datagrams it took, and how many of them came marked.
 
     The socket's timeout says how long to wait for answers. What was not answered goes again. Bursts grow while all is well;
@@ -104,7 +104,7 @@ def main():
     data = random.Random(2).getrandbits(8 * 1_000_000).to_bytes(1_000_000, "big")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
         there.bind(("127.0.0.1", 0))
-        there.settimeout(0.5)
+        there.settimeout(1)
         here.connect(there.getsockname())
         here.settimeout(0.02)
         sender, results = udp.Endpoint(here), []
