@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lowsock import _udp_sending as sending
-from lowsock import constants, udp
+from lowsock import cmsg, constants, udp
 
 LINUX = os.uname().sysname == "Linux"
 linux = pytest.mark.skipif(not LINUX, reason="segmentation offload is Linux's")
