@@ -99,16 +99,16 @@ class Sender:
                 segment = checked_segment(segment)
             size = len(data)
             answer = None
-            if plain and segment < size <= segment * self._segments and size <= LONGEST and not self._is_odd():
+            if plain and segment < size <= segment * self._segments and size <= LONGEST and not self._is_odd(name):
                 answer = self._at_once(data, size, segment, name, flags)
                 if answer >= 0:
                     return -(-size // segment)
             return Sending(self, data, size, segment, name, address, beside, flags).run(answer)
         return self._send_held(data, None if segment is None else checked_segment(segment), name, address, beside, flags)
 
-    def _is_odd(self) -> bool:
-        """Whether sends do not go the quick way: there is something to remember."""
-        return self.offload_refused is not None or bool(self._refused) or self.zerocopy is not None
+    def _is_odd(self, name: bytes) -> bool:
+        """Whether there is something to remember, so that a send does not go the quick way."""
+        return self.offload_refused is not None or name in self._refused or self.zerocopy is not None
 
     def _at_once(self, data: bytes, size: int, segment: int, name: bytes, flags: int) -> int:
         """All of it by one call, as is usual; the bytes, or -errno."""
