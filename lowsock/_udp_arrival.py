@@ -33,7 +33,6 @@ _POLLIN = select.POLLIN | select.POLLPRI
 _EINTR = -errno.EINTR
 _DATAGRAM, _SIZE, _SHIFT = lib.LOWSOCK_DATAGRAM, lib.LOWSOCK_SIZE, lib.LOWSOCK_SEGMENT_SHIFT
 _NEWS = 1 << lib.LOWSOCK_NEWS_SHIFT
-_SEGMENT = _NEWS - 1 >> _SHIFT
 _KEPT = 1024  # sources, and control messages of them, that need not be decoded again
 _SHAPES = 64  # formats that cut a buffer into datagrams
 
@@ -131,13 +130,12 @@ class Arrivals:
     def pieces(self, answer: int) -> Any:
         """The datagrams' data, by an answer that tells the size of a segment. A shape that is seen again is cut out by
         one format."""
-        shape = answer & ~_NEWS
-        known = _formats.get(shape)
+        known = _formats.get(answer)
         if known is not None:
             return known.unpack_from(self.data)
-        size, segment, view = shape & _SIZE, shape >> _SHIFT, self.data
+        size, segment, view = answer & _SIZE, answer >> _SHIFT, self.data
         if not PYPY:
-            _note(shape, size, segment)
+            _note(answer, size, segment)
         return [view[at : min(at + segment, size)] for at in range(0, size, segment)]
 
 
@@ -182,19 +180,12 @@ class Receiver:
                 raise
             return Arrivals()
 
-    def receive(self, box: Arrivals, flags: int, size: int = _DATAGRAM) -> int:
-        """One receive into the memory; returns the answer."""
-        sock = self._sock
-        if flags is not ZERO:
-            flags = checked_int("flags", flags)
-        if type(sock) is _Socket and not sock.gettimeout():
-            answer = _udp_recv(box.struct, sock.fileno(), size, flags)
-        else:
-            fd, timeout = target(sock)
-            if timeout:
-                flags |= MSG_DONTWAIT
-            answer = _udp_recv(box.struct, fd, size, flags)
+    def receive(self, box: Arrivals, flags: int, size: int = _DATAGRAM, answer: int = _EINTR) -> int:
+        """One receive into the memory; returns the answer. ``answer`` is the -errno of a first attempt, or news."""
+        sock, flags = self._sock, checked_int("flags", flags)
         if answer < 0:
+            if target(sock)[1]:
+                flags |= MSG_DONTWAIT
 
             def attempt(fd: int) -> int:
                 return _udp_recv(box.struct, fd, size, flags)
@@ -202,14 +193,29 @@ class Receiver:
             answer = persist(sock, flags, _POLLIN, attempt, answer)
         if answer & _NEWS:
             box.learn()
+            answer &= ~_NEWS
         return answer
 
+    def _receive(self, box: Arrivals, flags: int) -> int:
+        """The same; the commonest case is written out, because after a system call each step of the interpreter is slow."""
+        sock, answer = self._sock, _EINTR
+        if flags is ZERO and type(sock) is _Socket and not sock.gettimeout():
+            answer = _udp_recv(box.struct, sock.fileno(), _DATAGRAM, 0)
+            if 0 <= answer < _NEWS:
+                return answer
+        return self.receive(box, flags, _DATAGRAM, answer)
+
     def datagrams(self, flags: int) -> list[Datagram]:
-        box = self.take()
-        answer = self.receive(box, flags)
+        try:
+            box = self._free.pop()
+        except IndexError as error:
+            if not raised_here(error):
+                raise
+            box = Arrivals()
+        answer = self._receive(box, flags)
         address, local, ifindex, ecn = box.source
         time = box.time() if self._timestamps else None
-        size, segment = answer & _SIZE, answer >> _SHIFT & _SEGMENT
+        size, segment = answer & _SIZE, answer >> _SHIFT
         if not 0 < segment < size:
             found = [_new(Datagram, (box.data[:size], address, local, ifindex, ecn, time))]
         else:
@@ -220,8 +226,8 @@ class Receiver:
 
     def coalesced(self, flags: int) -> Coalesced:
         box = self.take()
-        answer = self.receive(box, flags)
-        size, segment = answer & _SIZE, answer >> _SHIFT & _SEGMENT
+        answer = self._receive(box, flags)
+        size, segment = answer & _SIZE, answer >> _SHIFT
         time = box.time() if self._timestamps else None
         found: Coalesced = _new(Coalesced, (box.data[:size], segment if 0 < segment < size else size, *box.source, time))
         self._free.append(box)
@@ -232,7 +238,7 @@ class Receiver:
     def into(self, buffers: Iterable[Buffer], flags: int) -> Received:
         box = self.take()
         answer = self._bounce(box, buffers, flags) if PYPY else self._scatter(box, buffers, flags)
-        size, segment = answer & _SIZE, answer >> _SHIFT & _SEGMENT
+        size, segment = answer & _SIZE, answer >> _SHIFT
         time = box.time() if self._timestamps else None
         segment = segment if 0 < segment < size else size
         found = Received(size, segment, *box.source, timestamp=time, msg_flags=int(box.struct.flags))
@@ -253,9 +259,7 @@ class Receiver:
             answer = persist(self._sock, flags, _POLLIN, attempt, _EINTR)
         finally:
             scattered.release()
-        if answer & _NEWS:
-            box.learn()
-        return answer
+        return self.receive(box, flags, 0, answer)
 
     def _bounce(self, box: Arrivals, buffers: Iterable[Buffer], flags: int) -> int:
         bounced = Bounced(buffers)

@@ -16,11 +16,13 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowsock._address import encode_for, family_of
+from lowsock._ancillary import NO_ANCDATA
 from lowsock._batch import sendmmsg
 from lowsock._buffers import COPIED, PYPY, viewed
 from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, iterated, persist, target
 from lowsock._ffi import ffi, lib
 from lowsock._layouts import LAYOUTS
+from lowsock._outbox import encode_named
 from lowsock._udp_control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED
@@ -28,6 +30,7 @@ from lowsock.cmsg._ipv6 import MAPPED
 if TYPE_CHECKING:
     from lowsock._types import Address, Buffer, Socket
     from lowsock._zerocopy import ZeroCopySender
+    from lowsock.cmsg._base import ControlMessage
 
 LONGEST = 65507  # bytes of one call: 65535 less the headers of IP and UDP
 DESTINATIONS = 256  # that are remembered to have refused
@@ -96,16 +99,16 @@ class Sender:
                 segment = checked_segment(segment)
             size = len(data)
             answer = None
-            if plain and segment < size <= segment * self._segments and size <= LONGEST and not self._is_odd():
+            if plain and segment < size <= segment * self._segments and size <= LONGEST and not self._is_odd(name):
                 answer = self._at_once(data, size, segment, name, flags)
                 if answer >= 0:
                     return -(-size // segment)
             return Sending(self, data, size, segment, name, address, beside, flags).run(answer)
         return self._send_held(data, None if segment is None else checked_segment(segment), name, address, beside, flags)
 
-    def _is_odd(self) -> bool:
-        """Whether sends do not go the quick way: there is something to remember."""
-        return self.offload_refused is not None or bool(self._refused) or self.zerocopy is not None
+    def _is_odd(self, name: bytes) -> bool:
+        """Whether there is something to remember, so that a send does not go the quick way."""
+        return self.offload_refused is not None or name in self._refused or self.zerocopy is not None
 
     def _at_once(self, data: bytes, size: int, segment: int, name: bytes, flags: int) -> int:
         """All of it by one call, as is usual; the bytes, or -errno."""
@@ -132,26 +135,36 @@ class Sender:
             ffi.release(export)
 
     def send_many(self, datagrams: Any, ecn: Any, source: Any, flags: int) -> int:
-        flags = checked_int("flags", flags)
-        beside = checked(ecn, source, None, None)
+        beside = NOTHING if ecn is None and source is None else checked(ecn, source, None, None)
         pairs = [
-            _pair(f"datagrams[{i}]", item, self._family)
+            item if type(item) is tuple and len(item) == 2 and type(item[0]) is bytes else _pair(i, item)
             for i, item in enumerate(iterated("datagrams", "(data, address)", datagrams))
         ]
         refused = self.ecn_refused
         try:
-            return sendmmsg(self.sock, self._messages(pairs, beside), flags)
+            return self._send_pairs(pairs, beside, flags)
         except OSError as error:
-            if ecn is None or refused is not None or error.errno not in (errno.EINVAL, errno.EIO):
+            if beside.ecn is None or refused is not None or error.errno not in (errno.EINVAL, errno.EIO):
                 raise
-            sent = sendmmsg(self.sock, self._messages(pairs, beside._replace(ecn=None)), flags)
+            sent = self._send_pairs(pairs, beside._replace(ecn=None), flags)
             self.ecn_refused = error.errno
             return sent
 
-    def _messages(self, pairs: list[Any], beside: Beside) -> list[Any]:
-        if beside == NOTHING:
-            return [([data], (), address) for data, address, _ in pairs]
-        return [([data], self.ready(beside, name, 0).messages, address) for data, address, name in pairs]
+    def _send_pairs(self, pairs: list[Any], beside: Beside, flags: int) -> int:
+        try:
+            if beside == NOTHING:
+                return sendmmsg(self.sock, [([data], NO_ANCDATA, address) for data, address in pairs], flags)
+            return sendmmsg(
+                self.sock, [([data], self._beside(i, to, beside), to) for i, (data, to) in enumerate(pairs)], flags
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            if len(error.args) == 1 and str(error).startswith("messages["):
+                error.args = (f"datagrams{str(error)[len('messages') :]}",)
+            raise
+
+    def _beside(self, i: int, address: Address, beside: Beside) -> tuple[ControlMessage, ...]:
+        name = b"" if address is None or self._family == socket.AF_INET else encode_named(i, self._family, address)
+        return self.ready(beside, name, 0).messages
 
     # ---- what was learned ----
 
@@ -189,23 +202,13 @@ class Sender:
         return ready(beside, ipv4, self._dscp[ipv4], segment)
 
 
-def _pair(name: str, item: Any, family: int) -> tuple[Any, Address, bytes]:
-    """A datagram of a batch, checked, with its address encoded."""
+def _pair(i: int, item: Any) -> tuple[Any, Address]:
+    """A datagram of a batch, checked; its address is not."""
     if not isinstance(item, (tuple, list)) or len(item) != 2:
-        raise TypeError(f"{name} must be a tuple (data, address), not {item!r:.60}")
+        raise TypeError(f"datagrams[{i}] must be a tuple (data, address), not {item!r:.60}")
     data, address = item
-    if type(data) is not bytes:
-        viewed(f"{name} data", data).release()
-    return data, address, b"" if address is None else _encode(name, family, address)
-
-
-def _encode(name: str, family: int, address: Address) -> bytes:
-    try:
-        return encode_for(-1, address, family)
-    except (TypeError, ValueError, OverflowError) as error:
-        if len(error.args) == 1 and str(error).startswith("address"):
-            error.args = (f"{name} {error}",)
-        raise
+    viewed(f"datagrams[{i}] data", data).release()
+    return data, address
 
 
 class Sending:

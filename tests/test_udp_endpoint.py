@@ -4,6 +4,7 @@
 import errno
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -383,6 +384,33 @@ def test_a_receive_of_a_closed_socket_is_an_os_error(two4, way):
     with pytest.raises(OSError) as info:
         WAYS[way](other)
     assert info.value.errno == errno.EBADF
+
+
+class Interrupted(Exception):
+    """What the handler raises."""
+
+
+@pytest.mark.parametrize("raising", [True, False])
+def test_a_signal_while_a_receive_waits(two4, raising):
+    """What the handler raises comes out as it is; if it raises nothing, the receive goes on."""
+    two4.b.settimeout(None)
+    other = udp.Endpoint(two4.b)
+
+    def handler(*_):
+        two4.a.sendto(b"from the handler", two4.to)
+        if raising:
+            raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        if raising:
+            with pytest.raises(Interrupted):
+                other.recv()
+        assert [each.data for each in other.recv()] == [b"from the handler"]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # ---- errors ----

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lowsock import _udp_sending as sending
-from lowsock import constants, udp
+from lowsock import cmsg, constants, udp
 
 LINUX = os.uname().sysname == "Linux"
 linux = pytest.mark.skipif(not LINUX, reason="segmentation offload is Linux's")
@@ -336,64 +336,85 @@ def test_eio_is_of_the_socket(pair4, monkeypatch):
 # ---- what a destination refuses ----
 
 
-@pytest.fixture
-def narrow(new_namespace):
-    """Two sockets in a namespace, whose loopback's MTU is 1400; by another address, 1000."""
-    space = new_namespace()
-    space.address("lo", "10.9.0.1/32")
-    space.ip("route", "replace", "local", "10.9.0.1", "dev", "lo", "table", "local", "mtu", "1000")
-    with space:
-        a, b = bound(socket.AF_INET, "0.0.0.0"), bound(socket.AF_INET, "0.0.0.0")
-    yield a, b
-    a.close()
-    b.close()
+class Narrow:
+    """Two sockets in a namespace, and an address to which the path's MTU is below a segment."""
+
+    def __init__(self, space, kind):
+        v4 = kind == "4"
+        self.far, self.near = ("10.9.0.1", "127.0.0.1") if v4 else ("fd09::1", "::1")
+        self.level, self.option = (
+            (socket.IPPROTO_IP, constants.IP_MTU_DISCOVER) if v4 else (socket.IPPROTO_IPV6, constants.IPV6_MTU_DISCOVER)
+        )
+        space.address("lo", self.far + ("/32" if v4 else "/128"))
+        where = ("local", self.far, "dev", "lo", "table", "local")
+        space.ip("-4" if v4 else "-6", "route", "del", *where)
+        space.ip("-4" if v4 else "-6", "route", "add", *where, "mtu", "1280")
+        with space:
+            self.a, self.b = (bound(HOSTS[kind][0], "0.0.0.0" if v4 else "::") for _ in range(2))
+
+    def to(self, host):
+        return (host, *self.b.getsockname()[1:])
+
+    def discover(self, how):
+        self.a.setsockopt(self.level, self.option, how)
 
 
-def to(sock, host):
-    return host, sock.getsockname()[1]
+@pytest.fixture(params=HOSTS)
+def narrow(request, new_namespace):
+    made = Narrow(new_namespace(), request.param)
+    yield made
+    made.a.close()
+    made.b.close()
 
 
 @linux
 def test_a_small_path_mtu_is_of_the_destination(narrow):
     """With fragmentation allowed the same data goes in fragments; others keep offload, and so do smaller segments."""
-    a, b = narrow
-    a.setsockopt(socket.IPPROTO_IP, constants.IP_MTU_DISCOVER, constants.IP_PMTUDISC_DONT)
-    one = udp.Endpoint(a)
+    narrow.discover(constants.IP_PMTUDISC_DONT)
+    one, far = udp.Endpoint(narrow.a), narrow.to(narrow.far)
     most = one.max_gso_segments
     for _ in range(2):
-        assert one.send(numbered(60_000), to(b, "10.9.0.1"), segment_size=1200) == 50
-        assert receive(b, 50) == cut(numbered(60_000), 1200)
-        assert one.fallbacks == udp.Fallbacks(None, None, {to(b, "10.9.0.1"): 1200})
-    assert one.send(numbered(60_000), to(b, "127.0.0.1"), segment_size=1200) == 50
-    assert receive(b, 50) == cut(numbered(60_000), 1200)
-    assert one.send(numbered(60_000), to(b, "10.9.0.1"), segment_size=900) == 67
-    assert receive(b, 67) == cut(numbered(60_000), 900)
-    assert (one.fallbacks, one.max_gso_segments) == (udp.Fallbacks(None, None, {to(b, "10.9.0.1"): 1200}), most)
+        assert one.send(numbered(60_000), far, segment_size=1300) == 47
+        assert receive(narrow.b, 47) == cut(numbered(60_000), 1300)
+        assert one.fallbacks == udp.Fallbacks(None, None, {far: 1300})
+    assert one.send(numbered(60_000), narrow.to(narrow.near), segment_size=1300) == 47
+    assert receive(narrow.b, 47) == cut(numbered(60_000), 1300)
+    assert one.send(numbered(60_000), far, segment_size=900) == 67
+    assert receive(narrow.b, 67) == cut(numbered(60_000), 900)
+    assert (one.fallbacks, one.max_gso_segments) == (udp.Fallbacks(None, None, {far: 1300}), most)
 
 
 @linux
 def test_a_small_path_mtu_without_fragmentation_is_an_error_that_teaches_nothing(narrow):
-    a, b = narrow
-    a.setsockopt(socket.IPPROTO_IP, constants.IP_MTU_DISCOVER, constants.IP_PMTUDISC_DO)
-    one = udp.Endpoint(a)
+    narrow.discover(constants.IP_PMTUDISC_DO)
+    one, far = udp.Endpoint(narrow.a), narrow.to(narrow.far)
     with pytest.raises(OSError) as info:
-        one.send(numbered(60_000), to(b, "10.9.0.1"), segment_size=1200)
+        one.send(numbered(60_000), far, segment_size=1300)
     assert info.value.errno == errno.EMSGSIZE
     assert one.fallbacks == UNLEARNED
-    assert receive(b, 0) == []
-    assert one.send(numbered(60_000), to(b, "10.9.0.1"), segment_size=900) == 67
-    assert receive(b, 67) == cut(numbered(60_000), 900)
+    assert receive(narrow.b, 0) == []
+    assert one.send(numbered(60_000), far, segment_size=900) == 67
+    assert receive(narrow.b, 67) == cut(numbered(60_000), 900)
+
+
+@linux
+def test_a_connected_peer_that_refuses_is_remembered_without_an_address(narrow):
+    narrow.discover(constants.IP_PMTUDISC_DONT)
+    narrow.a.connect(narrow.to(narrow.far))
+    one = udp.Endpoint(narrow.a)
+    for segment in (1300, 1260, 1280):
+        assert one.send(numbered(5000), segment_size=segment) == len(cut(numbered(5000), segment))
+    assert one.fallbacks == udp.Fallbacks(None, None, {None: 1260})
 
 
 @linux
 def test_a_bounded_number_of_destinations_is_remembered(narrow, monkeypatch):
     monkeypatch.setattr(sending, "DESTINATIONS", 4)
-    a, b = narrow
-    a.setsockopt(socket.IPPROTO_IP, constants.IP_MTU_DISCOVER, constants.IP_PMTUDISC_DONT)
-    one = udp.Endpoint(a)
+    narrow.discover(constants.IP_PMTUDISC_DONT)
+    one = udp.Endpoint(narrow.a)
     for port in range(40_000, 40_006):
-        one.send(bytes(5000), ("10.9.0.1", port), segment_size=1200)
-    assert list(one.fallbacks.destinations) == [("10.9.0.1", port) for port in range(40_002, 40_006)]
+        one.send(bytes(5000), (narrow.far, port), segment_size=1300)
+    assert list(one.fallbacks.destinations) == [(narrow.far, port) for port in range(40_002, 40_006)]
 
 
 # ---- full sockets ----

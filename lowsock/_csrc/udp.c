@@ -144,7 +144,8 @@ static long long two_numbers(const char *payload, long long length, long long un
         wide[1] = narrow[1];
     } else
         return -1;
-    return wide[0] * 1000000000LL + wide[1] * unit;
+    /* unsigned: whatever the numbers are, they must not overflow */
+    return (long long)((unsigned long long)wide[0] * 1000000000ULL + (unsigned long long)wide[1] * (unsigned long long)unit);
 }
 
 static long long time_of(const struct cmsghdr *header, const char *payload, long long length)
