@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compiles loops.c and batches.c for the interpreter that runs the benchmark, in a directory that is removed again."""
+"""Compiles the loops in C for the interpreter that runs the benchmark, in a directory that is removed again."""
 
 import importlib.util
 import pathlib
@@ -13,7 +13,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def _text(suffix: str) -> str:
-    return "".join((HERE / f"{name}.{suffix}").read_text() for name in ("loops", "batches"))
+    return "".join((HERE / f"{name}.{suffix}").read_text() for name in ("loops", "batches", "offload"))
 
 
 def load() -> tuple[Any, Any]:

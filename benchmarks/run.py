@@ -15,6 +15,7 @@ from typing import Any
 import cloops
 from batch_cases import BATCHES
 from cases import BESIDE, CASES, PLAIN, Case
+from udp_cases import OFFLOAD
 
 ROUND_NS = 3_000_000  # about what one run of one loop takes
 
@@ -58,7 +59,7 @@ def run(names: list[str], rounds: int, smoke: bool) -> dict[str, dict[str, float
     print(f"{platform.python_implementation()} {platform.python_version()}, Linux {platform.release()}; ns a message")
     print(f"{'case':16}{'stdlib':>9}{'lowsock':>9}{'C':>9}{'/stdlib':>9}{'/C':>9}")
     results = {}
-    for make in CASES + BESIDE + BATCHES:
+    for make in CASES + BESIDE + BATCHES + OFFLOAD:
         if not names or make.__name__ in names:
             results[make.__name__] = measure(make(ffi, lib), rounds, smoke)
             print(row(make.__name__, results[make.__name__]), flush=True)

@@ -30,6 +30,11 @@ class Lib(Protocol):
     LOWSOCK_SOURCES: int
     LOWSOCK_FLAGS: int
     LOWSOCK_CONTROL: int
+    LOWSOCK_DATAGRAM: int
+    LOWSOCK_TOLD: int
+    LOWSOCK_SEGMENT_SHIFT: int
+    LOWSOCK_SIZE: int
+    LOWSOCK_NEWS_SHIFT: int
     HAVE_MMSG: int
     lowsock_names: CData
     lowsock_values: CData
@@ -119,6 +124,34 @@ class Lib(Protocol):
     def lowsock_inbox_rows(self, inbox: CData, first: int, count: int, rows: CData, most: int) -> int: ...
     def lowsock_inbox_close(self, inbox: CData) -> None: ...
     def lowsock_inbox_forget(self, inbox: CData) -> None: ...
+    def lowsock_udp_send(
+        self,
+        fd: int,
+        data: Bytes,
+        size: int,
+        control: bytes,
+        control_size: int,
+        name: bytes,
+        name_size: int,
+        flags: int,
+    ) -> int: ...
+    def lowsock_udp_send_each(
+        self,
+        fd: int,
+        data: Bytes,
+        size: int,
+        segment: int,
+        control: bytes,
+        control_size: int,
+        name: bytes,
+        name_size: int,
+        flags: int,
+    ) -> int: ...
+    def lowsock_udp_recv(self, arrival: CData, fd: int, size: int, flags: int) -> int: ...
+    def lowsock_udp_recv_into(
+        self, arrival: CData, fd: int, bases: Sequence[CData], sizes: Sequence[int], count: int, flags: int
+    ) -> int: ...
+    def lowsock_udp_mapped(self, fd: int) -> int: ...
     def lowsock_family(self, fd: int) -> int: ...
     def lowsock_interface_index(self, name: bytes) -> int: ...
     def lowsock_interface_name(self, index: int, name: CData) -> int: ...

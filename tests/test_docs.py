@@ -16,7 +16,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 LISTINGS = DOCS / "listings"
 PAGES = sorted(DOCS.glob("*.md"))
 
-CHAPTERS = ("guide.md", "control-messages.md", "descriptors.md", "error-queue.md")
+CHAPTERS = ("guide.md", "control-messages.md", "descriptors.md", "error-queue.md", "bulk-datagrams.md")
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTATION = re.compile(r"# listings/(\w+\.py)\n(.*)", re.DOTALL)
@@ -31,7 +31,13 @@ SAYS = {
         "b'out']",
         "True that some are left, 1000 in all",
     ),
+    "collector.py": (
+        "some were dropped: True",
+        "none is missing without a word: True",
+        "hits: True bytes: True",
+    ),
     "copy_descriptor.py": ("the copy is inheritable: False", "parent read: the child read 'written by the parent'"),
+    "file_transfer.py": ("of them again: True; came marked: True", "the file came as it was sent: True"),
     "gather_scatter.py": ("kind 7, body 'scattered to the winds'", "a stream of 900000 bytes, all as sent: True"),
     "kernel_timestamp.py": ("b'tick' was read", "between the two, as it should be: True"),
     "multihomed.py": ("asked 127.0.0.2: I am 127.0.0.2", "asked 127.0.0.3: I am 127.0.0.3"),
@@ -46,9 +52,20 @@ SAYS = {
     "traceroute.py": ("to 127.0.0.1 (127.0.0.1):", "  1 127.0.0.1 after", "reached"),
     "truncation.py": ("b'0123' ['MSG_TRUNC']", "3000 bytes, found by peeking", "of 10 descriptors ['MSG_CTRUNC']"),
     "typed_messages.py": ("with 1 hops left", "DSCP 46, ECN.ECT_0", "still a tuple: True"),
+    "udp_relay.py": ("client 0: 1000 datagrams came back, as sent: True", "client 1: 1000", "carried 4000 datagrams"),
     "zero_copy.py": ("incomplete: 0", "2097190 bytes came, all as sent: True"),
 }
-LINUX = {"kernel_timestamp.py", "multihomed.py", "packet_info.py", "sent_when.py", "traceroute.py", "zero_copy.py"}
+LINUX = {
+    "collector.py",
+    "file_transfer.py",
+    "kernel_timestamp.py",
+    "multihomed.py",
+    "packet_info.py",
+    "sent_when.py",
+    "traceroute.py",
+    "udp_relay.py",
+    "zero_copy.py",
+}
 
 
 def blocks(page):

@@ -172,3 +172,39 @@ long long lowsock_inbox_rows(struct lowsock_inbox *inbox, int first, int count, 
 void lowsock_inbox_close(struct lowsock_inbox *inbox);
 /* Says that all of them have been taken over. */
 void lowsock_inbox_forget(struct lowsock_inbox *inbox);
+
+/* ---- datagrams in bulk ---- */
+
+enum {
+    LOWSOCK_DATAGRAM = 65536,   /* bytes of room for data: no datagram, and no run of them that UDP_GRO makes, is longer */
+    LOWSOCK_TOLD = 1024,        /* bytes of room for control messages */
+    LOWSOCK_CUT = 64,           /* datagrams that are handed to one sendmmsg(2) */
+    LOWSOCK_SEGMENT_SHIFT = 20,
+    LOWSOCK_SIZE = (1 << 20) - 1,
+    LOWSOCK_NEWS_SHIFT = 40     /* a bit of an answer: the source or the control messages are others than the last time */
+};
+
+/* Where one receive of datagrams puts what came. Python owns the memory that the pointers lead to. */
+struct lowsock_arrival {
+    char *data;     /* LOWSOCK_DATAGRAM bytes */
+    char *name;     /* LOWSOCK_SOCKADDR bytes */
+    char *control;  /* LOWSOCK_TOLD bytes, aligned for struct cmsghdr */
+    char *key;      /* LOWSOCK_SOCKADDR + LOWSOCK_TOLD bytes: the source, then the control messages that tell how they came */
+    int name_size;
+    int told_size;
+    int flags;      /* msg_flags, without MSG_DONTWAIT */
+    long long time; /* nanoseconds since the epoch; -1: not told */
+};
+
+/* Sends with a control buffer that is ready; answers the bytes sent. */
+long long lowsock_udp_send(int fd, char *data, long long size, char *control, int control_size,
+                           char *name, int name_size, int flags);
+/* Sends datagrams of `segment` bytes, the last one of what is left, all with the same control buffer, about LOWSOCK_BATCH at
+   most; answers how many went. */
+int lowsock_udp_send_each(int fd, char *data, long long size, long long segment, char *control, int control_size,
+                          char *name, int name_size, int flags);
+/* Answers with the bytes of data, the size of a segment (0: one datagram) << LOWSOCK_SEGMENT_SHIFT, and 1 << LOWSOCK_NEWS_SHIFT. */
+long long lowsock_udp_recv(struct lowsock_arrival *arrival, int fd, long long size, int flags);
+long long lowsock_udp_recv_into(struct lowsock_arrival *arrival, int fd, char **bases, size_t *sizes, size_t count, int flags);
+/* Whether the peer of an AF_INET6 socket is a v4-mapped address. */
+int lowsock_udp_mapped(int fd);

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: MIT
+"""Sending datagrams in bulk: by UDP_SEGMENT, and where that is refused, the same data by sendmmsg(2).
+
+What a refusal means is decided by what comes after it: only if the data then goes without offload, it was the offload.
+
+EIO                       the device or IPsec cannot: of the socket
+EINVAL, no checksums      SO_NO_CHECK or UDP_NO_CHECK6_TX is set: of the socket
+EMSGSIZE, other EINVAL    the path's MTU is below a segment (kernels differ): of the destination, for segments of this size
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lowsock._address import encode_for, family_of
+from lowsock._ancillary import NO_ANCDATA
+from lowsock._batch import sendmmsg
+from lowsock._buffers import COPIED, PYPY, viewed
+from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, iterated, persist, target
+from lowsock._ffi import ffi, lib
+from lowsock._layouts import LAYOUTS
+from lowsock._outbox import encode_named
+from lowsock._udp_control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
+from lowsock.cmsg._base import pair
+from lowsock.cmsg._ipv6 import MAPPED
+
+if TYPE_CHECKING:
+    from lowsock._types import Address, Buffer, Socket
+    from lowsock._zerocopy import ZeroCopySender
+    from lowsock.cmsg._base import ControlMessage
+
+LONGEST = 65507  # bytes of one call: 65535 less the headers of IP and UDP
+DESTINATIONS = 256  # that are remembered to have refused
+_POLLOUT = select.POLLOUT
+_EINTR = -errno.EINTR
+_REFUSALS = (-errno.EIO, -errno.EINVAL, -errno.EMSGSIZE)
+_ECN_REFUSALS = (-errno.EINVAL, -errno.EIO)
+_NO_CHECKSUMS = [found for found in map(pair, ("SO_NO_CHECK", "UDP_NO_CHECK6_TX")) if found is not None]
+_ZEROCOPY = 10 * 1024  # bytes: below, a copy is cheaper than the bookkeeping (the kernel's msg_zerocopy document)
+_HOST6 = slice(LAYOUTS["sockaddr_in6"].offsets["sin6_addr"], LAYOUTS["sockaddr_in6"].offsets["sin6_addr"] + 12)
+
+_udp_send = lib.lowsock_udp_send
+_send_each = lib.lowsock_udp_send_each
+_Socket = socket.socket
+
+
+class Fallbacks(NamedTuple):
+    """What an endpoint had to learn while it sent: what it goes without from then on."""
+
+    offload: int | None
+    """The errno with which this socket refused segmentation offload; None if it did not."""
+    ecn: int | None
+    """The errno with which ECN was refused where the same datagram went without; None if it was not."""
+    destinations: dict[Address, int]
+    """Destinations that refused offload, with the least size of a segment that they refused; smaller ones go with offload.
+    Of a connected socket's peer the address is None. The last 256."""
+
+
+class Sender:
+    """The sending half of an endpoint. Threads may share it: all that changes is replaced whole or in one dict."""
+
+    def __init__(self, sock: Socket, segments: int, zerocopy: ZeroCopySender | None) -> None:
+        self.sock = sock
+        self._family = family_of(sock)
+        self._dscp = {True: self._class("IP_TOS"), False: self._class("IPV6_TCLASS")}
+        self._segments = segments
+        self.zerocopy = zerocopy
+        self.offload_refused: int | None = None
+        self.ecn_refused: int | None = None
+        self._refused: dict[bytes, tuple[Address, int]] = {}
+
+    def _class(self, name: str) -> int:
+        """The socket's own DSCP, which datagrams with ECN keep."""
+        found = pair(name)
+        return 0 if found is None else max(lib.lowsock_option(target(self.sock)[0], *found), 0) >> 2 & 63
+
+    @property
+    def segments(self) -> int:
+        return 1 if self.offload_refused is not None else self._segments
+
+    def fallbacks(self) -> Fallbacks:
+        return Fallbacks(self.offload_refused, self.ecn_refused, dict(self._refused.copy().values()))
+
+    def send(
+        self, data: Buffer, address: Address, segment: Any, ecn: Any, source: Any, ifindex: Any, txtime: Any, flags: int
+    ) -> int:
+        if flags is not ZERO:
+            flags = checked_int("flags", flags)
+        name = b"" if address is None else encode_for(self.sock, address, self._family)
+        plain = ecn is None and source is None and ifindex is None and txtime is None
+        beside = NOTHING if plain else checked(ecn, source, ifindex, txtime)
+        if type(data) is bytes:
+            if segment is None:
+                return Sending(self, data, len(data), max(len(data), 1), name, address, beside, flags).run()
+            if type(segment) is not int or segment not in SEGMENTS:
+                segment = checked_segment(segment)
+            size = len(data)
+            answer = None
+            if plain and segment < size <= segment * self._segments and size <= LONGEST and not self._is_odd(name):
+                answer = self._at_once(data, size, segment, name, flags)
+                if answer >= 0:
+                    return -(-size // segment)
+            return Sending(self, data, size, segment, name, address, beside, flags).run(answer)
+        return self._send_held(data, None if segment is None else checked_segment(segment), name, address, beside, flags)
+
+    def _is_odd(self, name: bytes) -> bool:
+        """Whether there is something to remember, so that a send does not go the quick way."""
+        return self.offload_refused is not None or name in self._refused or self.zerocopy is not None
+
+    def _at_once(self, data: bytes, size: int, segment: int, name: bytes, flags: int) -> int:
+        """All of it by one call, as is usual; the bytes, or -errno."""
+        control = SEGMENTS.get(segment) or segment_only(segment)
+        sock = self.sock
+        if type(sock) is _Socket and not sock.gettimeout():
+            return _udp_send(sock.fileno(), data, size, control, len(control), name, len(name), flags)
+        fd, timeout = target(sock)
+        if timeout:
+            flags |= MSG_DONTWAIT
+        return _udp_send(fd, data, size, control, len(control), name, len(name), flags)
+
+    def _send_held(self, data: Any, segment: int | None, name: bytes, address: Address, beside: Beside, flags: int) -> int:
+        """Sends what is not `bytes`: copied where it may be resized in the meantime, else held."""
+        with viewed("data", data) as view:
+            size = view.nbytes
+            copy = view.tobytes() if PYPY or size <= COPIED else None
+        if copy is not None:
+            return Sending(self, copy, size, segment or max(size, 1), name, address, beside, flags).run()
+        export = ffi.from_buffer("char[]", data)
+        try:
+            return Sending(self, export, size, segment or max(size, 1), name, address, beside, flags).run()
+        finally:
+            ffi.release(export)
+
+    def send_many(self, datagrams: Any, ecn: Any, source: Any, flags: int) -> int:
+        beside = NOTHING if ecn is None and source is None else checked(ecn, source, None, None)
+        pairs = [
+            item if type(item) is tuple and len(item) == 2 and type(item[0]) is bytes else _pair(i, item)
+            for i, item in enumerate(iterated("datagrams", "(data, address)", datagrams))
+        ]
+        refused = self.ecn_refused
+        try:
+            return self._send_pairs(pairs, beside, flags)
+        except OSError as error:
+            if beside.ecn is None or refused is not None or error.errno not in (errno.EINVAL, errno.EIO):
+                raise
+            sent = self._send_pairs(pairs, beside._replace(ecn=None), flags)
+            self.ecn_refused = error.errno
+            return sent
+
+    def _send_pairs(self, pairs: list[Any], beside: Beside, flags: int) -> int:
+        try:
+            if beside == NOTHING:
+                return sendmmsg(self.sock, [([data], NO_ANCDATA, address) for data, address in pairs], flags)
+            return sendmmsg(
+                self.sock, [([data], self._beside(i, to, beside), to) for i, (data, to) in enumerate(pairs)], flags
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            if len(error.args) == 1 and str(error).startswith("messages["):
+                error.args = (f"datagrams{str(error)[len('messages') :]}",)
+            raise
+
+    def _beside(self, i: int, address: Address, beside: Beside) -> tuple[ControlMessage, ...]:
+        name = b"" if address is None or self._family == socket.AF_INET else encode_named(i, self._family, address)
+        return self.ready(beside, name, 0).messages
+
+    # ---- what was learned ----
+
+    def offers(self, name: bytes, segment: int) -> int:
+        """How many segments a call may have; 1: no offload."""
+        refused = self._refused.get(name)
+        return 1 if refused is not None and segment >= refused[1] else self.segments
+
+    def learn_offload(self, refusal: int, name: bytes, address: Address, segment: int) -> None:
+        if refusal == -errno.EIO or (refusal == -errno.EINVAL and self._lacks_checksums()):
+            self.offload_refused = -refusal
+            return
+        refused = self._refused
+        known = refused.pop(name, None)
+        while len(refused) >= DESTINATIONS:
+            refused.pop(next(iter(refused.copy())), None)
+        refused[name] = address, segment if known is None else min(segment, known[1])
+
+    def _lacks_checksums(self) -> bool:
+        fd = target(self.sock)[0]
+        return any(lib.lowsock_option(fd, *option) > 0 for option in _NO_CHECKSUMS)
+
+    def is_ipv4(self, name: bytes) -> bool:
+        """Whether datagrams go by IPv4: the destination decides, not the socket."""
+        if self._family == socket.AF_INET:
+            return True
+        if name:
+            return name[_HOST6] == MAPPED
+        return lib.lowsock_udp_mapped(target(self.sock)[0]) > 0
+
+    def ready(self, beside: Beside, name: bytes, segment: int) -> Ready:
+        if self.ecn_refused is not None:
+            beside = beside._replace(ecn=None)
+        ipv4 = beside == NOTHING or self.is_ipv4(name)
+        return ready(beside, ipv4, self._dscp[ipv4], segment)
+
+
+def _pair(i: int, item: Any) -> tuple[Any, Address]:
+    """A datagram of a batch, checked; its address is not."""
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise TypeError(f"datagrams[{i}] must be a tuple (data, address), not {item!r:.60}")
+    data, address = item
+    viewed(f"datagrams[{i}] data", data).release()
+    return data, address
+
+
+class Sending:
+    """One send: a cursor, which moves only by what the kernel took."""
+
+    __slots__ = ("_address", "_at", "_base", "_beside", "_data", "_flags", "_name", "_segment", "_sender", "_sent", "_size")
+
+    def __init__(
+        self, sender: Sender, data: Any, size: int, segment: int, name: bytes, address: Address, beside: Beside, flags: int
+    ) -> None:
+        self._sender, self._data, self._size, self._segment = sender, data, size, segment
+        self._base = ffi.from_buffer("char[]", data) if type(data) is bytes else data
+        self._name, self._address, self._beside, self._flags = name, address, beside, flags
+        self._at = self._sent = 0
+
+    def run(self, first: int | None = None) -> int:
+        """Sends as far as it goes, and waits for the first datagram only; returns how many went. ``first`` is the -errno
+        of an attempt with offload that was made already: an error is told once, so it must not be lost."""
+        sender, flags = self._sender, self._flags
+        step = self._step if sender.zerocopy is None else self._zerocopy_step
+        if target(sender.sock)[1]:
+            self._flags |= MSG_DONTWAIT
+        while not self._sent or self._at < self._size:
+            fd = target(sender.sock)[0]
+            answer = step(fd) if first is None else self._judge(fd, first, *self._next())
+            first = None
+            if answer < 0 and not self._sent:
+                answer = persist(sender.sock, flags, _POLLOUT, step, answer)
+            if answer >= 0:
+                self._sent += answer
+                self._at = min(self._sent * self._segment, self._size)
+            elif answer != _EINTR:
+                break  # the next call says why
+        return self._sent
+
+    def _step(self, fd: int) -> int:
+        """One system call's worth, with offload where it is offered; returns the datagrams that went, or -errno."""
+        size, count = self._next()
+        return self._each(fd) if count == 1 else self._judge(fd, self._offloaded(fd, size), size, count)
+
+    def _next(self) -> tuple[int, int]:
+        """The bytes and datagrams of the next call: one datagram goes without offload."""
+        left, segment = self._size - self._at, self._segment
+        most = min(self._sender.offers(self._name, segment), LONGEST // segment)
+        size = min(left, most * segment) if most > 1 else min(left, segment)
+        return size, max(-(-size // segment), 1)
+
+    def _offloaded(self, fd: int, size: int) -> int:
+        control = self._sender.ready(self._beside, self._name, self._segment).buffer
+        return _udp_send(fd, self._base + self._at, size, control, len(control), self._name, len(self._name), self._flags)
+
+    def _judge(self, fd: int, answer: int, size: int, count: int) -> int:
+        """What an answer to a send with offload comes to."""
+        if answer == -errno.EMSGSIZE:  # it may be an error that was pending: IP_RECVERR makes the next send tell it
+            answer = self._offloaded(fd, size)
+        if answer >= 0:
+            return count
+        if answer not in _REFUSALS:
+            return answer
+        ecn = self._sender.ecn_refused
+        gone = self._each(fd, size)
+        if gone > 0 and ecn == self._sender.ecn_refused:  # else it was ECN that was refused
+            self._sender.learn_offload(answer, self._name, self._address, self._segment)
+        return gone
+
+    def _each(self, fd: int, size: int = -1) -> int:
+        """Without offload; all that is left, if ``size`` does not say how much of it."""
+        answer = self._plain(fd, self._beside, size)
+        if answer in _ECN_REFUSALS and self._beside.ecn is not None and self._sender.ecn_refused is None:
+            gone = self._plain(fd, self._beside._replace(ecn=None), size)
+            if gone > 0:
+                self._sender.ecn_refused = -answer
+                return gone
+        return answer
+
+    def _plain(self, fd: int, beside: Beside, size: int) -> int:
+        control = self._sender.ready(beside, self._name, 0).buffer
+        left = self._size - self._at if size < 0 else size
+        name, segment = self._name, self._segment
+        data = self._base + self._at
+        return _send_each(fd, data, left, segment, control, len(control), name, len(name), self._flags)
+
+    # ---- MSG_ZEROCOPY ----
+
+    def _zerocopy_step(self, fd: int) -> int:
+        size, count = self._next()
+        if size < _ZEROCOPY or type(self._data) is not bytes:
+            return self._step(fd)
+        whole = self._data if size == self._size else self._data[self._at : self._at + size]
+        control = self._sender.ready(self._beside, self._name, self._segment if count > 1 else 0)
+        answer = self._send_zerocopy(whole, control)
+        if count > 1:
+            return self._judge(fd, answer, size, count)
+        return 1 if answer >= 0 else answer
+
+    def _send_zerocopy(self, piece: bytes, control: Ready) -> int:
+        sender: Any = self._sender.zerocopy
+        flags = self._flags | (MSG_DONTWAIT if self._sent else 0)
+        try:
+            return int(sender.send(piece, self._address, flags, control.messages))
+        except OSError as error:
+            if error.errno is None:  # its time is up
+                raise
+            return -error.errno

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: MIT
+"""Datagrams in bulk: segmentation offload both ways, ECN, local addresses, timestamps.
+
+An `Endpoint` stands around a UDP socket. It sends up to 64 KiB by one system call as datagrams of one size, and receives as
+much, cut apart again. Where the kernel or the platform has no offload, the same calls do the same, more slowly. See udp(7).
+"""
+
+from lowsock._udp import Endpoint
+from lowsock._udp_arrival import Coalesced, Datagram, Received
+from lowsock._udp_sending import Fallbacks
+
+__all__ = ["Coalesced", "Datagram", "Endpoint", "Fallbacks", "Received"]
