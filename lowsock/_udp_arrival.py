@@ -218,6 +218,8 @@ class Receiver:
         size, segment = answer & _SIZE, answer >> _SHIFT
         if not 0 < segment < size:
             found = [_new(Datagram, (box.data[:size], address, local, ifindex, ecn, time))]
+        elif PYPY:  # measured: each has its own quickest way
+            found = [Datagram(piece, address, local, ifindex, ecn, time) for piece in box.pieces(answer)]
         else:
             beside = repeat(address), repeat(local), repeat(ifindex), repeat(ecn), repeat(time)
             found = list(map(_new, repeat(Datagram), zip(box.pieces(answer), *beside)))
