@@ -36,6 +36,7 @@ PREFIX = {4: 24, 6: 64}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 NUMBER = struct.Struct("!I")
 SIZE, COUNT = 1200, 400
+Call = Callable[[], "list[bytes]"]
 
 
 # ---- packets ----
@@ -252,40 +253,47 @@ def send_reused(sock: socket.socket, pieces: "list[bytes]") -> None:
                 batch.send(sock)
 
 
-# ---- how it is received: each yields what one call brought ----
+# ---- how it is received: by a callable that is there before anything comes, for GRO is a matter of the socket ----
 
 
-def recv_split(sock: socket.socket, gro: bool = True) -> "Iterator[list[bytes]]":
+def recv_split(sock: socket.socket, gro: bool = True) -> "Call":
     endpoint = udp.Endpoint(sock, gro=gro)
-    while True:
-        yield [datagram.data for datagram in endpoint.recv()]
+    return lambda: [datagram.data for datagram in endpoint.recv()]
 
 
-def recv_joined(sock: socket.socket) -> "Iterator[list[bytes]]":
+def recv_joined(sock: socket.socket) -> "Call":
     endpoint = udp.Endpoint(sock)
-    while True:
+
+    def call() -> "list[bytes]":
         came = endpoint.recv_coalesced()
         assert len(came.datagrams) == came.segments
-        yield [datagram.data for datagram in came.datagrams]
+        return [datagram.data for datagram in came.datagrams]
+
+    return call
 
 
-def recv_into(sock: socket.socket) -> "Iterator[list[bytes]]":
+def recv_into(sock: socket.socket) -> "Call":
     endpoint, memory = udp.Endpoint(sock), bytearray(1 << 16)
-    while True:
+
+    def call() -> "list[bytes]":
         came = endpoint.recv_into([memory])
-        yield [bytes(memory[i : min(i + came.segment_size, came.nbytes)]) for i in range(0, came.nbytes, came.segment_size)]
+        return [bytes(memory[i : min(i + came.segment_size, came.nbytes)]) for i in range(0, came.nbytes, came.segment_size)]
+
+    return call
 
 
-def recv_messages(sock: socket.socket) -> "Iterator[list[bytes]]":
-    while True:
-        yield [data for data, ancdata, flags, address in lowsock.recvmmsg(sock, 64, 2048)]
+def recv_messages(sock: socket.socket) -> "Call":
+    return lambda: [data for data, ancdata, flags, address in lowsock.recvmmsg(sock, 64, 2048)]
 
 
-def recv_reused(sock: socket.socket) -> "Iterator[list[bytes]]":
-    with lowsock.RecvBatch(64, 2048) as batch:
-        while True:
-            batch.receive(sock)
-            yield [bytes(view) for view, address in batch]
+def recv_reused(sock: socket.socket) -> "Call":
+    batch = lowsock.RecvBatch(64, 2048)
+
+    def call() -> "list[bytes]":
+        batch.receive(sock)
+        return [bytes(view) for view, address in batch]
+
+    return call
 
 
 SENDERS: "dict[str, Any]" = {
@@ -307,23 +315,23 @@ ROWS = {"alike": (ALIKE, SENDERS), "short-last": (SHORT_LAST, SENDERS), "mixed":
 CASES = [(row, sender) for row, (_, senders) in ROWS.items() for sender in senders]
 
 
-def receive(calls: "Iterator[list[bytes]]", count: int) -> "list[bytes]":
+def receive(call: Call, count: int) -> "list[bytes]":
     """Datagrams until there are ``count``."""
     got: list[bytes] = []
     while len(got) < count:
-        got += next(calls)
+        got += call()
     return got
 
 
 def over_the_line(setup: Setup, line: Line, version: int, row: str, sender: str, receiver: str) -> "list[bytes]":
     a, b = setup.connected(version)
-    calls = RECEIVERS[receiver](b)
+    call = RECEIVERS[receiver](b)
     SENDERS[sender](a, ROWS[row][0])
     line.carry()
-    got = receive(calls, len(line.delivered))
+    got = receive(call, len(line.delivered))
     b.setblocking(False)
     with pytest.raises(BlockingIOError):
-        next(calls)
+        call()
     return got
 
 
@@ -352,6 +360,17 @@ def test_offload_on_both_sides(setup, version):
     while sum(pieces) < 40:
         pieces.append(receiver.recv_coalesced().segments)
     assert len(pieces) < 40, "nothing was joined"
+
+
+@pytest.mark.parametrize("receiver", ("recv", "recv_coalesced", "recv_into"))
+def test_bursts_of_one_shape(setup, receiver):
+    """A short datagram ends what can be joined, and is there each time."""
+    a, b = setup.connected(4)
+    line, burst, call = setup.line(Rule()), [*ALIKE[:4], content(4, 300)], RECEIVERS[receiver](b)
+    for _ in range(8):
+        udp.Endpoint(a).send(b"".join(burst), segment_size=SIZE)
+    line.carry()
+    assert receive(call, 40) == burst * 8
 
 
 @pytest.mark.parametrize("gro", (True, False))
