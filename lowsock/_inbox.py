@@ -31,6 +31,8 @@ _SOURCES, _FLAGS, CONTROL = lib.LOWSOCK_SOURCES, lib.LOWSOCK_FLAGS, lib.LOWSOCK_
 _SOCKADDR, _ROW = lib.LOWSOCK_SOCKADDR, lib.LOWSOCK_ROW
 _HEADER = CMSG_LEN(0)
 POLLIN = select.POLLIN | select.POLLPRI
+_POLLRDHUP: int = getattr(select, "POLLRDHUP", 0)  # Linux
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 
 # Of one that is pooled: pages that nothing was received into cost no memory.
 SLOTS, DATA, ROOM = 1024, 256 * 1024, 64 * 1024
@@ -80,15 +82,21 @@ class Inbox:
         """Goes on until all have come or the socket's time is up. An error is left to the next call: who has messages
         already would lose either them or the error."""
         size, room = self.struct.size, self.struct.room
+        pause = _FIRST_PAUSE
         while (have := answer & COUNT) < count:
             fd, timeout = target(sock)
-            if not _more_will_come(fd, None if timeout is None else started + timeout):
+            deadline = None if timeout is None else started + timeout
+            if not _more_will_come(fd, deadline):
                 break
             more = not_busy(_recvmmsg(self.struct, fd, have, count - have, size, room, flags | MSG_DONTWAIT))
             if more >= 0:
-                answer = more
-            elif more not in NOT_YET:
-                break
+                answer, pause = more, _FIRST_PAUSE
+            else:  # poll(2) may say the same again and again: urgent data wait, or other readers are quicker
+                left = pause if deadline is None else deadline - time.monotonic()
+                if more not in NOT_YET or left <= 0 or _has_ended(fd):
+                    break
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, _LONGEST_PAUSE)
         return answer
 
     # ---- what came ----
@@ -176,14 +184,34 @@ def slots(vlen: int) -> int:
 
 def _more_will_come(fd: int, deadline: float | None) -> bool:
     """Waits for more; False when time is up, at once if the descriptor does not block, and if there is an error."""
-    poll = select.poll()
-    poll.register(fd, POLLIN)
-    events = poll.poll(0)
+    if fd < 0:
+        return False  # closed meanwhile: the next call says so
+    events = _events(fd, 0)
     if not events and deadline is not None:
-        events = poll.poll(math.ceil(max(deadline - time.monotonic(), 0) * 1000))
-    elif not events and os.get_blocking(fd):
-        events = poll.poll()
-    return bool(events) and not any(event & (select.POLLERR | select.POLLNVAL) for _, event in events)
+        events = _events(fd, math.ceil(max(deadline - time.monotonic(), 0) * 1000))
+    elif not events and _blocks(fd):
+        events = _events(fd, None)
+    return bool(events) and not events & (select.POLLERR | select.POLLNVAL)
+
+
+def _blocks(fd: int) -> bool:
+    try:
+        return os.get_blocking(fd)
+    except OSError as error:  # closed meanwhile
+        if not raised_here(error):
+            raise
+        return False
+
+
+def _has_ended(fd: int) -> bool:
+    """Whether nothing more will come: poll(2) says that at once, but a call that does not wait says EAGAIN."""
+    return fd < 0 or bool(_events(fd, 0) & (select.POLLHUP | _POLLRDHUP))
+
+
+def _events(fd: int, milliseconds: int | None) -> int:
+    poll = select.poll()
+    poll.register(fd, POLLIN | _POLLRDHUP)
+    return sum(event for _, event in poll.poll(milliseconds))
 
 
 # ---- the pool ----

@@ -6,14 +6,18 @@ from __future__ import annotations
 from lowsock._calling import checked_index, checked_int
 from lowsock._ffi import lib
 from lowsock._inbox import COUNT, Inbox, aligned, slots
+from lowsock._outbox import not_busy
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any, NoReturn, SupportsIndex
 
     from lowsock._types import Address, Ancillary, Socket
 
 _close = lib.lowsock_inbox_close
+_hand_over = lib.lowsock_inbox_hand_over
+_take_back = lib.lowsock_inbox_take_back
 
 
 class RecvBatch:
@@ -31,15 +35,15 @@ class RecvBatch:
     end of a ``with`` statement, is final: everything else raises `ValueError` from then on. See recvmmsg(2).
     """
 
-    __slots__ = ("__weakref__", "_ancbufsize", "_inbox", "_taken", "bufsize", "vlen")
+    __slots__ = ("__weakref__", "_ancbufsize", "_bufsize", "_inbox", "_taken", "_vlen")
 
     def __init__(self, vlen: int, bufsize: int, ancbufsize: int = 0) -> None:
         self._inbox: Inbox | None = None
-        self.vlen = slots(vlen)
-        self.bufsize = checked_int("bufsize", bufsize, least=0)
+        self._vlen = slots(vlen)
+        self._bufsize = checked_int("bufsize", bufsize, least=0)
         self._ancbufsize = checked_int("ancbufsize", ancbufsize, least=0)
-        self._taken: dict[int, Ancillary] = {}
-        self._inbox = Inbox(self.vlen, self.vlen * self.bufsize, self.vlen * aligned(self._ancbufsize))
+        self._taken: dict[tuple[int, int], Ancillary] = {}
+        self._inbox = Inbox(self._vlen, self._vlen * self._bufsize, self._vlen * aligned(self._ancbufsize))
 
     def receive(self, sock: Socket, flags: int = 0, *, wait_all: bool = False) -> int:
         """Receives up to ``vlen`` messages, as `recvmmsg` does; returns how many came.
@@ -51,7 +55,7 @@ class RecvBatch:
         flags = checked_int("flags", flags)
         self._taken = {}
         try:
-            return inbox.receive(sock, self.vlen, self.bufsize, self._ancbufsize, flags, bool(wait_all)) & COUNT
+            return inbox.receive(sock, self._vlen, self._bufsize, self._ancbufsize, flags, bool(wait_all)) & COUNT
         finally:
             if self._inbox is None:  # closed by another thread or a signal handler
                 _close(inbox.struct)
@@ -78,7 +82,7 @@ class RecvBatch:
     def data(self, i: int) -> memoryview:
         """The data of message ``i``, as a view of the batch's memory. See recvmmsg(2)."""
         inbox, i = self._message(i)
-        at = i * self.bufsize
+        at = i * self._bufsize
         return memoryview(inbox.data)[at : at + inbox.struct.sizes[i]]
 
     def address(self, i: int) -> Address:
@@ -98,16 +102,17 @@ class RecvBatch:
         See recvmmsg(2).
         """
         inbox, i = self._message(i)
-        ancdata = self._taken.get(i)
+        struct, taken = inbox.struct, self._taken
+        turn = struct.turn
+        ancdata = taken.get((turn, i))
         if ancdata is None:
-            ancdata = self._taken[i] = inbox.ancdata(i, 1)[0]
-        controls = inbox.struct.controls
-        held = controls[i]
+            ancdata = taken.setdefault((turn, i), inbox.ancdata(i, 1)[0])
+        held = struct.controls[i]
         try:
-            controls[i] = 0
+            not_busy(_hand_over(struct, i, turn))  # a signal handler may have received with this batch since
             return ancdata
         except BaseException:  # it has not been handed out
-            controls[i] = held
+            _take_back(struct, i, turn, held)
             raise
 
     def _message(self, i: int) -> tuple[Inbox, int]:
@@ -122,6 +127,16 @@ class RecvBatch:
         if self._inbox is None:
             raise ValueError("the batch is closed")
         return self._inbox
+
+    @property
+    def vlen(self) -> int:
+        """How many messages there is room for."""
+        return self._vlen
+
+    @property
+    def bufsize(self) -> int:
+        """How many bytes of data there is room for in each."""
+        return self._bufsize
 
     @property
     def closed(self) -> bool:
@@ -142,7 +157,10 @@ class RecvBatch:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, _close: Any = _close) -> None:  # the module may be gone by then
         inbox = getattr(self, "_inbox", None)
         if inbox is not None:
             _close(inbox.struct)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("a RecvBatch can be neither copied nor pickled: its descriptors have one owner")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import accumulate
 
 from lowsock._address import family_of
-from lowsock._ancillary import NO_ANCDATA, encode, refuse_without_data
+from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
 from lowsock._buffers import as_bytes, listed
 from lowsock._calling import checked_int, target
 from lowsock._ffi import ffi, lib
@@ -16,8 +16,9 @@ from lowsock._outbox import BATCH, deliver, encode_named, pack
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, NoReturn, SupportsIndex
 
+    from lowsock._ancillary import Control
     from lowsock._types import Address, Buffer, CData, ControlMessage, Socket
 
 _SOCKADDR = lib.LOWSOCK_SOCKADDR
@@ -37,11 +38,11 @@ class SendBatch:
     See sendmmsg(2).
     """
 
-    __slots__ = ("_addresses", "_box", "_count", "_room", "_shape", "_without_data", "bufsize", "vlen")
+    __slots__ = ("_addresses", "_box", "_bufsize", "_count", "_room", "_shape", "_vlen", "_without_data")
 
     def __init__(self, vlen: int, bufsize: int, ancbufsize: int = 0) -> None:
-        self.vlen = slots(vlen)
-        self.bufsize = checked_int("bufsize", bufsize, least=0)
+        self._vlen = slots(vlen)
+        self._bufsize = checked_int("bufsize", bufsize, least=0)
         self._room = aligned(checked_int("ancbufsize", ancbufsize, least=0))
         self._count = 0
         self._addresses: dict[
@@ -49,7 +50,7 @@ class SendBatch:
         ] = {}  # the first of those that have one: the last but one, the address
         self._without_data: dict[int, bool] = {}  # those that carry descriptors
         self._shape: tuple[int, list[int]] | None = None
-        self._box: _Box | None = _Box(self.vlen, self.vlen * self.bufsize, self._room)
+        self._box: _Box | None = _Box(self._vlen, self._vlen * self._bufsize, self._room)
 
     # ---- filling ----
 
@@ -62,15 +63,16 @@ class SendBatch:
         """
         box = self._opened()
         piece = data if type(data) is bytes else as_bytes("data", data)
+        control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata)  # what may be the caller's code has run
         i, size = self._count or self._begin(box), len(piece)
-        if i >= self.vlen or size > self.bufsize:
+        if i >= self._vlen or size > self._bufsize:
             i = self._find_room(box, i, 1, size)
-        at = i * self.bufsize
+        at = i * self._bufsize
         self._shape = None
         box.data[at : at + size] = piece
         box.starts[i], box.sizes[i] = at, size
-        if box.control is not None or ancdata is not NO_ANCDATA or address is not None:
-            self._put_beside(box, i, size, ancdata, address)
+        if box.control is not None or control.rows or address is not None:
+            self._put_beside(box, i, size, control, address)
         self._count = i + 1
 
     def extend(self, pieces: Iterable[Buffer], address: Address = None) -> None:
@@ -86,17 +88,18 @@ class SendBatch:
             return
         sizes = list(map(len, own))
         i = self._count or self._begin(box)
-        if i + len(sizes) > self.vlen or max(sizes) > self.bufsize:
+        if i + len(sizes) > self._vlen or max(sizes) > self._bufsize:
             i = self._find_room(box, i, len(sizes), max(sizes))
-        data, at = b"".join(own), i * self.bufsize
+        data, at = b"".join(own), i * self._bufsize
         box.data[at : at + len(data)] = data
         if self._shape != (i, sizes):
             self._lay_out(box, i, sizes)
         if box.control is not None or address is not None:
-            box.have_beside(self.vlen, self._room)
+            box.have_beside(self._vlen, self._room)
             end = i + len(sizes)
             box.name_sizes[i:end] = box.control_sizes[i:end] = [0] * len(sizes)
             self._note_address(i, end, address)
+            self._without_data.pop(i, None)  # of an append that an exception cut short
         self._count = i + len(sizes)
 
     def _begin(self, box: _Box) -> int:
@@ -108,31 +111,30 @@ class SendBatch:
         return 0
 
     def _find_room(self, box: _Box, i: int, count: int, size: int) -> int:
-        if size > self.bufsize:
-            raise ValueError(f"data is too long: {size} bytes, and the batch has {self.bufsize} for a message")
+        if size > self._bufsize:
+            raise ValueError(f"data is too long: {size} bytes, and the batch has {self._bufsize} for a message")
         if box.struct.next >= i:  # all have gone, but an exception came between
             self._count = 0
             i = self._begin(box)
-        if i + count > self.vlen:
-            raise ValueError(f"the batch is full: it has room for {self.vlen} messages, and {i} are in it")
+        if i + count > self._vlen:
+            raise ValueError(f"the batch is full: it has room for {self._vlen} messages, and {i} are in it")
         return i
 
     def _lay_out(self, box: _Box, i: int, sizes: list[int]) -> None:
         end = i + len(sizes)
         self._shape = None
-        box.starts[i:end] = list(accumulate([i * self.bufsize, *sizes[:-1]]))
+        box.starts[i:end] = list(accumulate([i * self._bufsize, *sizes[:-1]]))
         box.sizes[i:end] = sizes
         self._shape = i, sizes
 
-    def _put_beside(self, box: _Box, i: int, size: int, ancdata: Iterable[ControlMessage], address: Address) -> None:
-        box.have_beside(self.vlen, self._room)
+    def _put_beside(self, box: _Box, i: int, size: int, control: Control, address: Address) -> None:
+        box.have_beside(self._vlen, self._room)
         box.name_sizes[i] = box.control_sizes[i] = 0
         self._note_address(i, i + 1, address)
         self._without_data.pop(i, None)
-        if ancdata is NO_ANCDATA:
+        if not control.rows:
             return
-        control = encode(ancdata)
-        space = pack(box.control + i * self._room, self._room, control) if control.rows else 0
+        space = pack(box.control + i * self._room, self._room, control)
         if space < 0:
             raise ValueError(f"ancdata is too long: the batch has {self._room} bytes of control data for a message")
         box.control_sizes[i] = space
@@ -171,7 +173,7 @@ class SendBatch:
             if i >= box.struct.next:
                 refuse_without_data(target(sock)[0], f"messages[{i}] data")
         sent = deliver(box, count, sock, flags)
-        if box.struct.next >= count:
+        if box.struct.next >= self._count:  # a signal handler may have appended meanwhile
             self._count = 0
         return sent
 
@@ -207,6 +209,16 @@ class SendBatch:
         return self._box
 
     @property
+    def vlen(self) -> int:
+        """How many messages there is room for."""
+        return self._vlen
+
+    @property
+    def bufsize(self) -> int:
+        """How many bytes of data there is room for in each."""
+        return self._bufsize
+
+    @property
     def closed(self) -> bool:
         """Whether `close` has been called."""
         return self._box is None
@@ -221,6 +233,9 @@ class SendBatch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("a SendBatch can be neither copied nor pickled: what waits in it is sent once")
 
 
 class _Box:

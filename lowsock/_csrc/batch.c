@@ -126,13 +126,45 @@ void lowsock_inbox_forget(struct lowsock_inbox *inbox)
         inbox->controls[i] = 0;
 }
 
-void lowsock_inbox_close(struct lowsock_inbox *inbox)
+static void close_all(struct lowsock_inbox *inbox)
 {
     int i;
 
     for (i = 0; i < inbox->count; i++)
         each_descriptor(inbox, i, close_one);
     lowsock_inbox_forget(inbox);
+    inbox->turn++;
+}
+
+/* Of two threads that close it, one does. */
+void lowsock_inbox_close(struct lowsock_inbox *inbox)
+{
+    if (enter(&inbox->busy) < 0)
+        return;
+    close_all(inbox);
+    leave(&inbox->busy);
+}
+
+int lowsock_inbox_hand_over(struct lowsock_inbox *inbox, int i, long long turn)
+{
+    int n = enter(&inbox->busy);
+
+    if (n < 0)
+        return n;
+    n = inbox->turn == turn ? 0 : -LOWSOCK_BUSY;
+    if (n == 0)
+        inbox->controls[i] = 0;
+    leave(&inbox->busy);
+    return n;
+}
+
+void lowsock_inbox_take_back(struct lowsock_inbox *inbox, int i, long long turn, long long control)
+{
+    if (enter(&inbox->busy) < 0)
+        return;
+    if (inbox->turn == turn)
+        inbox->controls[i] = control;
+    leave(&inbox->busy);
 }
 
 /* Whether so many slots of the size and the room that the inbox is set to fit into its memory. */
@@ -174,7 +206,7 @@ int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, 
     if (n < 0)
         return n;
     if (first == 0) {
-        lowsock_inbox_close(inbox);
+        close_all(inbox);
         inbox->count = 0;
         inbox->bits = 0;
         inbox->size = size;

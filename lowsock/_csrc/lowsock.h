@@ -150,6 +150,7 @@ struct lowsock_inbox {
     int bits;
     long long size;       /* bytes of room for a message's data, and for its control data */
     long long room;
+    long long turn;       /* how often its descriptors have been closed: by each receive that begins anew, by each close */
     int busy;
 };
 
@@ -168,8 +169,13 @@ int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, 
 /* For each of `count` slots from `first` on: how many numbers follow, then LOWSOCK_ROW for each control message. Answers how
    many numbers that are, or -ENOBUFS. */
 long long lowsock_inbox_rows(struct lowsock_inbox *inbox, int first, int count, long long *rows, long long most);
-/* Closes the descriptors that nobody has taken over. */
+/* Closes the descriptors that nobody has taken over. Does nothing while another thread is in a call with the inbox: whoever
+   received closes after its call what it then need not keep. */
 void lowsock_inbox_close(struct lowsock_inbox *inbox);
+/* Somebody has taken over those of slot `i`, as they were in turn `turn`; answers 0, or -LOWSOCK_BUSY: they are no more. */
+int lowsock_inbox_hand_over(struct lowsock_inbox *inbox, int i, long long turn);
+/* Undoes that, unless there has been another turn. `control` is what stood in the column. */
+void lowsock_inbox_take_back(struct lowsock_inbox *inbox, int i, long long turn, long long control);
 /* Says that all of them have been taken over. */
 void lowsock_inbox_forget(struct lowsock_inbox *inbox);
 

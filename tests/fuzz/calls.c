@@ -24,6 +24,23 @@ UNEXPECTED ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
     unexpected("sendmsg", fd);
 }
 
+UNEXPECTED int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+{
+    (void)messages;
+    (void)count;
+    (void)flags;
+    (void)timeout;
+    unexpected("recvmmsg", fd);
+}
+
+UNEXPECTED int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
+{
+    (void)messages;
+    (void)count;
+    (void)flags;
+    unexpected("sendmmsg", fd);
+}
+
 UNEXPECTED int close(int fd) { unexpected("close", fd); }
 
 UNEXPECTED int fcntl(int fd, int command, ...)

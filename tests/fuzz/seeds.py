@@ -70,6 +70,14 @@ def kernels():
     yield "more-control-than-room", kernel(2, WHOLE["both-kinds"], room=40)
 
 
+def inboxes():
+    """The input of inbox.c: a batch of up to five messages, all with the same control data."""
+    for name, control in CONTROL.items():
+        for failures in (0, 1):
+            how = struct.pack(">HBIBBB", 255, 5, 0, 0, failures, 1) + b"\4" * (failures + 1)
+            yield f"{failures}-{name}", how + 5 * (struct.pack(">BHII", 0, len(control), 9, 0) + control)
+
+
 def encodes():
     for name, messages in MESSAGES.items():
         table = b"".join(struct.pack(">IIH", level, kind, len(data)) for level, kind, data in messages)
@@ -88,7 +96,7 @@ def decodes():
     yield from ((f"control-{name}", b"\1" + control) for name, control in CONTROL.items())
 
 
-SEEDS = {"parse": CONTROL.items, "kernel": kernels, "encode": encodes, "decode": decodes}
+SEEDS = {"parse": CONTROL.items, "kernel": kernels, "encode": encodes, "inbox": inboxes, "decode": decodes}
 
 
 def write(folder):
