@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Exceptions out of the midst of an endpoint's calls: they come out unchanged, and nothing is sent or told twice."""
 
+import contextlib
 import errno
 import os
+import random
 import socket
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from lowsock import _udp_arrival as arriving
 from lowsock import _udp_sending as sending
 from lowsock import _zerocopy, cmsg, udp
+from lowsock._ffi import ffi
 
 LINUX = os.uname().sysname == "Linux"
 
@@ -96,3 +99,51 @@ def test_a_socket_that_has_nothing_costs_no_memory(pair):
         boxes.append([id(each) for each in other._receiver._free])
     assert boxes == [boxes[0]] * 3
     assert len(boxes[0]) == 1
+
+
+class Moody:
+    """A kernel that refuses offload, ECN, or anything for a while, takes a part of a batch, and is interrupted."""
+
+    def __init__(self, seed):
+        self.random, self.took = random.Random(seed), []
+
+    def offloaded(self, fd, data, size, control, *_):
+        answer = self.random.choice([size] * 3 + [-error for error in REFUSALS])
+        if answer >= 0:
+            self._take(data, size, SEGMENT)
+        return answer
+
+    def each(self, fd, data, size, segment, control, *_):
+        error = self.random.choice([0] * 5 + list(REFUSALS))
+        if error:
+            return -error
+        most = self.random.choice([1, 3, 64, 1024])
+        self._take(data, min(size, most * segment), segment)
+        return max(min(-(-size // segment), most), 1)
+
+    def _take(self, data, size, segment):
+        whole = data[:size] if isinstance(data, bytes) else bytes(ffi.buffer(data, size))
+        self.took += [whole[at : at + segment] for at in range(0, size, segment)] or [b""]
+
+
+REFUSALS = errno.EAGAIN, errno.EINTR, errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.ENOBUFS
+SEGMENT = 8
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray], ids=["bytes", "bytearray"])
+def test_whatever_is_refused_when_each_datagram_goes_once_and_in_order(pair, monkeypatch, kind):
+    a, _ = pair
+    a.setblocking(False)
+    for seed in range(500):
+        moody = Moody(seed)
+        monkeypatch.setattr(sending, "_udp_send", moody.offloaded)
+        monkeypatch.setattr(sending, "_send_each", moody.each)
+        one, sent = udp.Endpoint(a), 0
+        data = moody.random.randbytes(moody.random.choice([0, 1, 8, 9, 800, 1024, 1025, 8192, 20001]))
+        left = max(-(-len(data) // SEGMENT), 1)
+        while sent < left:
+            with contextlib.suppress(OSError):
+                sent += one.send(kind(data[sent * SEGMENT :]), segment_size=SEGMENT, ecn=moody.random.choice([None, 2]))
+            assert sent == len(moody.took), seed
+        assert b"".join(moody.took) == data, seed
+        assert all(len(each) == SEGMENT for each in moody.took[:-1]), seed
