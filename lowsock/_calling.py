@@ -82,6 +82,16 @@ def raised_here(error: BaseException) -> bool:
     return traceback is None or traceback.tb_next is None
 
 
+def raised_inside(error: BaseException) -> bool:
+    """Whether nothing but this package's own code raised ``error``, below the frame that caught it: no signal handler."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if not str(traceback.tb_frame.f_globals.get("__name__")).startswith("lowsock."):
+            return False
+        traceback = traceback.tb_next
+    return True
+
+
 def checked_index(name: str, value: Any) -> int:
     """``value`` as an int; the error names the argument."""
     try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lowsock._address import decode_name
 from lowsock._ancillary import parse
 from lowsock._buffers import IOV_MAX, PYPY, Bounced, Scattered
-from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, fail, persist, raised_here, target
+from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, fail, persist, raised_here, raised_inside, target
 from lowsock._ffi import ffi, lib
 from lowsock.cmsg._portable import arrival
 from lowsock.cmsg._questions import ECN
@@ -67,7 +67,7 @@ class Coalesced(NamedTuple):
 
     data: bytes
     segment_size: int
-    """The bytes of each datagram; the last may be shorter. ``len(data)`` if there is but one."""
+    """The bytes of each datagram; the last may be shorter. ``len(data)`` if there is but one, and at least 1."""
     address: Address
     local: str | None = None
     ifindex: int | None = None
@@ -92,7 +92,7 @@ class Received(NamedTuple):
 
     nbytes: int
     segment_size: int
-    """The bytes of each datagram; the last may be shorter. ``nbytes`` if there is but one."""
+    """The bytes of each datagram; the last may be shorter. ``nbytes`` if there is but one, and at least 1."""
     address: Address
     local: str | None = None
     ifindex: int | None = None
@@ -190,7 +190,12 @@ class Receiver:
             def attempt(fd: int) -> int:
                 return _udp_recv(box.struct, fd, size, flags)
 
-            answer = persist(sock, flags, _POLLIN, attempt, answer)
+            try:
+                answer = persist(sock, flags, _POLLIN, attempt, answer)
+            except OSError as error:
+                if raised_inside(error):  # nothing came, so the memory is as it was; programs drain until EAGAIN
+                    self._free.append(box)
+                raise
         if answer & _NEWS:
             box.learn()
             answer &= ~_NEWS
@@ -231,7 +236,9 @@ class Receiver:
         answer = self._receive(box, flags)
         size, segment = answer & _SIZE, answer >> _SHIFT
         time = box.time() if self._timestamps else None
-        found: Coalesced = _new(Coalesced, (box.data[:size], segment if 0 < segment < size else size, *box.source, time))
+        found: Coalesced = _new(
+            Coalesced, (box.data[:size], segment if 0 < segment < size else max(size, 1), *box.source, time)
+        )
         self._free.append(box)
         return found
 
@@ -242,7 +249,7 @@ class Receiver:
         answer = self._bounce(box, buffers, flags) if PYPY else self._scatter(box, buffers, flags)
         size, segment = answer & _SIZE, answer >> _SHIFT
         time = box.time() if self._timestamps else None
-        segment = segment if 0 < segment < size else size
+        segment = segment if 0 < segment < size else max(size, 1)
         found = Received(size, segment, *box.source, timestamp=time, msg_flags=int(box.struct.flags))
         self._free.append(box)
         return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -75,11 +74,8 @@ def set_clock(sock: Socket, clock: int) -> bool:
     clock = checked_int("txtime", clock, least=0)
     if _TXTIME is None:
         return False
-    with socket.socket(fileno=os.dup(target(sock)[0])) as own:
-        try:
-            own.setsockopt(*_TXTIME, LAYOUTS["lowsock_txtime"].pack(clock, 0))
-        except OSError as error:
-            if error.errno != errno.ENOPROTOOPT:
-                raise
-            return False
-    return True
+    value = LAYOUTS["lowsock_txtime"].pack(clock, 0)
+    answer = lib.lowsock_write_option(target(sock)[0], *_TXTIME, value, len(value))
+    if answer < 0 and answer != -errno.ENOPROTOOPT:
+        fail(answer)
+    return answer == 0

@@ -19,7 +19,7 @@ from lowsock._address import encode_for, family_of
 from lowsock._ancillary import NO_ANCDATA
 from lowsock._batch import sendmmsg
 from lowsock._buffers import COPIED, PYPY, viewed
-from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, iterated, persist, target
+from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, iterated, persist, raised_inside, target
 from lowsock._ffi import ffi, lib
 from lowsock._layouts import LAYOUTS
 from lowsock._outbox import encode_named
@@ -145,6 +145,8 @@ class Sender:
             return self._send_pairs(pairs, beside, flags)
         except OSError as error:
             if beside.ecn is None or refused is not None or error.errno not in (errno.EINVAL, errno.EIO):
+                raise
+            if not raised_inside(error):  # the batch may be gone already
                 raise
             sent = self._send_pairs(pairs, beside._replace(ecn=None), flags)
             self.ecn_refused = error.errno
@@ -310,6 +312,6 @@ class Sending:
         try:
             return int(sender.send(piece, self._address, flags, control.messages))
         except OSError as error:
-            if error.errno is None:  # its time is up
+            if error.errno is None or not raised_inside(error):  # its time is up, or a signal handler's own
                 raise
             return -error.errno

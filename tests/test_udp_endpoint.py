@@ -178,6 +178,25 @@ def test_the_clock_of_transmit_times_can_be_set(two4):
 
 
 @linux
+def test_to_set_the_clock_leaves_a_blocking_socket_blocking(two4):
+    two4.a.settimeout(None)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(5)
+    try:
+        udp.Endpoint(two4.a, txtime=time.CLOCK_MONOTONIC)
+    finally:
+        socket.setdefaulttimeout(before)
+    assert os.get_blocking(two4.a.fileno())
+
+
+@linux
+def test_a_clock_that_is_none_is_the_kernels_error(two4):
+    with pytest.raises(OSError) as info:
+        udp.Endpoint(two4.a, txtime=1000)
+    assert info.value.errno == errno.EINVAL
+
+
+@linux
 def test_a_transmit_time_without_a_clock_is_the_kernels_error(two4):
     one = udp.Endpoint(two4.a)
     with pytest.raises(OSError) as info:
@@ -285,7 +304,8 @@ def test_an_empty_datagram_is_one(two):
     assert one.send(b"", two.to, segment_size=10) == 1
     assert [each.data for each in other.recv()] == [b""]
     got = other.recv_coalesced()
-    assert (got.data, got.segment_size, got.segments, [each.data for each in got.datagrams]) == (b"", 0, 1, [b""])
+    assert one.send(got.data, two.to, segment_size=got.segment_size) == 1, "what came can be passed on as it is told"
+    assert (got.data, got.segment_size, got.segments, [each.data for each in got.datagrams]) == (b"", 1, 1, [b""])
 
 
 @pytest.mark.parametrize("size", [65507, 65000])

@@ -26,7 +26,7 @@ class Relay:
     def serve(self, running):
         while running.is_set():
             for fd, _ in self.poll.poll(100):
-                with contextlib.suppress(BlockingIOError, ConnectionRefusedError):  # lost, as datagrams may be
+                with contextlib.suppress(OSError):  # lost, as datagrams may be: refused, unreachable, from port 0
                     self.forward() if fd == self.front.fileno() else self.back(fd)
         while self.ways:
             self.forget(next(iter(self.ways)))

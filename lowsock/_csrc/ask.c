@@ -27,6 +27,11 @@ int lowsock_set_option(int fd, int level, int option, int value)
     return setsockopt(fd, level, option, &value, sizeof value) < 0 ? negative_errno() : 0;
 }
 
+int lowsock_write_option(int fd, int level, int option, char *value, int size)
+{
+    return setsockopt(fd, level, option, value, (socklen_t)size) < 0 ? negative_errno() : 0;
+}
+
 int lowsock_read_option(int fd, int level, int option, char *value, int size)
 {
     socklen_t length = (socklen_t)size;

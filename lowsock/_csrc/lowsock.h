@@ -75,6 +75,7 @@ int lowsock_sockatmark(int fd);
 /* An int option's value, and setting it; any option's bytes, whose length is the answer. */
 int lowsock_option(int fd, int level, int option);
 int lowsock_set_option(int fd, int level, int option, int value);
+int lowsock_write_option(int fd, int level, int option, char *value, int size);
 int lowsock_read_option(int fd, int level, int option, char *value, int size);
 /* Answers with the socket's address family. */
 int lowsock_family(int fd);
