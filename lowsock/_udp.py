@@ -140,9 +140,9 @@ class Endpoint:
         of the clock that the endpoint was made with.
 
         Up to 65507 bytes and `max_gso_segments` datagrams go by each system call. Where the kernel refuses offload the
-        same data goes by sendmmsg(2), and what was learned is remembered (`fallbacks`). Only for the first datagram is
-        waited; an error after some went ends the send, what went is returned, and the next call raises. To go on:
-        ``data[sent * segment_size:]``.
+        same data goes by sendmmsg(2), and what was learned is remembered (`fallbacks`). A timeout is for the first
+        datagram, a blocking socket waits for each. An error after some went ends the send, what went is returned, and the
+        next call raises if the error lasts. To go on: ``data[sent * segment_size:]``.
 
         Raises what `lowsock.sendmsg` raises; `ValueError` for an address that is a host name. See udp(7), UDP_SEGMENT.
         """
