@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import os
 import select
+import sys
 import time
 from itertools import count as counted
 from itertools import repeat
@@ -31,7 +32,7 @@ _SOURCES, _FLAGS, CONTROL = lib.LOWSOCK_SOURCES, lib.LOWSOCK_FLAGS, lib.LOWSOCK_
 _SOCKADDR, _ROW = lib.LOWSOCK_SOCKADDR, lib.LOWSOCK_ROW
 _HEADER = CMSG_LEN(0)
 POLLIN = select.POLLIN | select.POLLPRI
-_POLLRDHUP: int = getattr(select, "POLLRDHUP", 0)  # Linux
+_POLLRDHUP: int = getattr(select, "POLLRDHUP", 0x2000 if sys.platform == "linux" else 0)  # PyPy lacks the name
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 
 # Of one that is pooled: pages that nothing was received into cost no memory.
