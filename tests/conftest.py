@@ -18,6 +18,8 @@ from typing import Callable, NamedTuple
 
 import pytest
 
+pytest_plugins = ["bad_line", "silent_wire", "udp_sockets"]  # of the folder helpers: fixtures that several files share
+
 DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 
