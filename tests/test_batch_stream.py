@@ -48,6 +48,14 @@ def lying(sock: socket.socket) -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, 0, os.dup(sock.fileno()))
 
 
+def send_all(sock: socket.socket, messages: list) -> None:
+    """Only the first message of a call is waited for."""
+    while messages:
+        sent = lowsock.sendmmsg(sock, messages)
+        assert sent > 0
+        messages = messages[sent:]
+
+
 @pytest.mark.parametrize("timeout", (None, 30.0), ids=("blocking", "timeout"))
 @pytest.mark.parametrize("honest", (True, False), ids=("honest", "lying"))
 def test_a_stream_is_sent_whole(stream, timeout, honest):
@@ -55,11 +63,7 @@ def test_a_stream_is_sent_whole(stream, timeout, honest):
     reader = Reader(b)
     sock = a if honest else lying(a)
     sock.settimeout(timeout)
-    left = MESSAGES
-    while left:
-        sent = lowsock.sendmmsg(sock, left)
-        assert sent > 0
-        left = left[sent:]
+    send_all(sock, MESSAGES)
     if not honest:
         sock.close()
     a.shutdown(socket.SHUT_WR)
@@ -104,7 +108,7 @@ def test_descriptors_go_with_the_first_byte_and_not_again(stream, open_fds):
     a, b = stream
     before = open_fds()
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [a.fileno()]))]
-    sender = threading.Thread(target=lowsock.sendmmsg, args=(a, [([WHOLE], rights), ([b"end"], rights)]))
+    sender = threading.Thread(target=send_all, args=(a, [([WHOLE], rights), ([b"end"], rights)]))
     a.settimeout(30)
     sender.start()
     data, fds = b"", []
