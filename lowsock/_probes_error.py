@@ -2,9 +2,7 @@
 """Probes of the error queue: ICMP errors, transmit timestamps, zero-copy completions. See ip(7), recvmsg(2)."""
 
 import errno
-import math
 import os
-import select
 import socket
 import time
 from typing import Any, TypeVar
@@ -21,15 +19,12 @@ Flags = cmsg.TimestampingFlags
 def _events(sock: socket.socket, kind: type[E], count: int = 1) -> list[E]:
     """So many entries of the error queue, which must all be of this kind."""
     deadline = time.monotonic() + TIMEOUT
-    poll = select.poll()
-    poll.register(sock, 0)  # an error queue that is not empty is POLLERR, which comes unasked
     events: list[Any] = []
     while len(events) < count:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise socket.timeout("timed out")
-        poll.poll(math.ceil(left * 1000))
-        events += errqueue.read(sock)
+        came = errqueue.wait(sock, max(0, deadline - time.monotonic()))
+        if not came:
+            raise Missing(f"{len(events)} of {count} events came within {TIMEOUT} s")
+        events += came
     for event in events:
         if not isinstance(event, kind):
             raise Missing(f"{type(event).__name__} came, not {kind.__name__}")

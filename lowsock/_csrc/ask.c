@@ -52,36 +52,6 @@ int lowsock_family(int fd)
 #endif
 }
 
-#if HAVE_MMSG
-int lowsock_probe_batches(int from, int to)
-{
-    char bytes[2] = {'1', '2'};
-    struct iovec iov[2];
-    struct mmsghdr batch[2];
-    int i;
-    int n;
-
-    memset(batch, 0, sizeof batch);
-    for (i = 0; i < 2; i++) {
-        iov[i].iov_base = bytes + i;
-        iov[i].iov_len = 1;
-        batch[i].msg_hdr.msg_iov = iov + i;
-        batch[i].msg_hdr.msg_iovlen = 1;
-    }
-    if (sendmmsg(from, batch, 2, 0) < 0)
-        return negative_errno();
-    n = recvmmsg(to, batch, 2, MSG_DONTWAIT, NULL);
-    return n < 0 ? negative_errno() : n;
-}
-#else
-int lowsock_probe_batches(int from, int to)
-{
-    (void)from;
-    (void)to;
-    return -ENOSYS;
-}
-#endif
-
 int lowsock_interface_index(char *name)
 {
     unsigned index = if_nametoindex(name);

@@ -82,8 +82,6 @@ int lowsock_family(int fd);
 /* As if_nametoindex(3); PyPy's socket module has neither. `name` is of LOWSOCK_NAME bytes; answers its length. */
 int lowsock_interface_index(char *name);
 int lowsock_interface_name(int index, char *name);
-/* Sends two datagrams of one byte by one sendmmsg(2) and takes them by one recvmmsg(2): how many came. */
-int lowsock_probe_batches(int from, int to);
 
 /* As lowsock_recv_fds, but the descriptors come to stand in slots, SCM_RIGHTS first (all but one of the slots are for them),
    then the pidfd; the surplus is closed (MSG_CTRUNC says so). A peek's copies are closed, all of them. The rows in info are
