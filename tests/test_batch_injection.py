@@ -1,29 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Batches in the middle of which an exception comes, at every bytecode in turn: see test_injection.py."""
+"""Batches in the middle of which an exception comes, at every bytecode in turn."""
 
 import array
-import importlib.util
 import os
-import pathlib
 import select
 import socket
 import struct
-import sys
-from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 import pytest
+from injecting import TIMEOUTS, Raised, World, at_every_step, losses
 
 import lowsock
 from lowsock import RecvBatch, SendBatch, _inbox
 from lowsock._ffi import lib
-
-# pytest imports no test module for another one
-_SPEC = importlib.util.spec_from_file_location("injection", pathlib.Path(__file__).with_name("test_injection.py"))
-injection: Any = importlib.util.module_from_spec(_SPEC)
-sys.modules["injection"] = injection
-_SPEC.loader.exec_module(injection)
-Raised, World, at_every_step = injection.Raised, injection.World, injection.at_every_step
 
 ROOM = 64  # bytes for control messages
 RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", 0))
@@ -48,14 +38,6 @@ class Dgrams(World):
         del self.into, self.out  # whose end is then not in the middle of another run
 
 
-@pytest.fixture
-def fds() -> Iterator[list[int]]:
-    ends = list(os.pipe())
-    yield ends
-    for fd in ends:
-        os.close(fd)
-
-
 def receive_and_look(world: Dgrams) -> None:
     world.into.receive(world.b)
     for i in range(len(world.into)):
@@ -78,36 +60,22 @@ def numbers(ancdata: list) -> list[int]:
     return array.array("i", b"".join(data for _, _, data in ancdata)).tolist()
 
 
-@pytest.mark.parametrize("timeout", (None, 30.0), ids=("blocking", "timeout"))
+@TIMEOUTS
 @pytest.mark.parametrize("call", RECEIVES)
-def test_received_descriptors_are_closed_wherever_an_exception_comes(call, timeout, fds, open_fds):
-    lost, before = [], set()
-
-    def make_world() -> Dgrams:
-        world = Dgrams(fds, timeout)
-        before.clear()
-        before.update(open_fds())
-        return world
-
-    for world, _, (point, _) in at_every_step(RECEIVES[call], KeyboardInterrupt, make_world):
-        drain(world.b)
-        left = open_fds() - before
-        for fd in left:
-            os.close(fd)
-        if left and point is not None and not point.is_return():
-            lost.append(point)
-    assert left, "the run that got through has descriptors"
+def test_received_descriptors_are_closed_wherever_an_exception_comes(call, timeout, two_fds, open_fds):
+    lost, received = losses(RECEIVES[call], lambda: Dgrams(two_fds, timeout), open_fds, drain=lambda world: drain(world.b))
+    assert received, "the run that got through has descriptors"
     assert not lost
 
 
-def test_a_batch_owns_its_descriptors_until_they_are_handed_out(fds, open_fds):
+def test_a_batch_owns_its_descriptors_until_they_are_handed_out(two_fds, open_fds):
     """Whatever is raised, a descriptor is in a list that the caller has, or closed with the batch."""
     before: set[int] = set()
 
     def make_world() -> Dgrams:
         before.clear()
         before.update(open_fds())
-        world = Dgrams(fds)
+        world = Dgrams(two_fds)
         world.taken = []
         return world
 
@@ -166,7 +134,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("timeout", (None, 30.0), ids=("blocking", "timeout"))
+@TIMEOUTS
 @pytest.mark.parametrize("call", CALLS)
 def test_what_was_raised_comes_out(call, timeout):
     changed = []

@@ -1,22 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""An exception at every bytecode of `lowsock.cmsg.enable`: it comes out as it is, and all options are set or none.
+"""An exception at every bytecode of `lowsock.cmsg.enable`: it comes out as it is, and all options are set or none."""
 
-The machinery is that of test_injection.py.
-"""
-
-import importlib.util
 import socket
 import sys
-from pathlib import Path
 
+import injecting
 import pytest
 
 from lowsock import cmsg
 from lowsock.cmsg._base import pair
-
-spec = importlib.util.spec_from_file_location(f"{__name__}_machinery", Path(__file__).with_name("test_injection.py"))
-injection = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(injection)
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the options are Linux's")
 
@@ -39,10 +31,10 @@ def ask(world):
     cmsg.enable(world.sock, cmsg.TimestampNs, cmsg.HopCount, cmsg.TOS)
 
 
-@pytest.mark.parametrize("make", [injection.Raised, injection.Failed, KeyboardInterrupt])
+@pytest.mark.parametrize("make", [injecting.Raised, injecting.Failed, KeyboardInterrupt])
 def test_all_options_are_set_or_none_whatever_is_raised_wherever(make):
     states = []
-    for world, error, outcome in injection.at_every_step(ask, make, World):
+    for world, error, outcome in injecting.at_every_step(ask, make, World):
         state = [world.sock.getsockopt(*pair(name)) for name in OPTIONS]
         assert outcome.raised in (error, None), outcome
         assert state in (ALL, NONE), outcome

@@ -1,51 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""An exception at every bytecode of what owns descriptors: nobody loses one, and nothing is closed twice.
-
-The machinery is that of test_injection.py.
-"""
+"""An exception at every bytecode of what owns descriptors: nobody loses one, and nothing is closed twice."""
 
 import contextlib
 import gc
-import importlib.util
 import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any, Callable, Optional
 
+import injecting
 import pytest
 
 import lowsock
 from lowsock import constants, peer
 
-
-def load(name: str) -> ModuleType:
-    """A module of these tests, whose folder is no package."""
-    spec = importlib.util.spec_from_file_location(f"{__name__}_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-injection = load("test_injection")
-
-
-class Injector(injection.Injector):  # type: ignore[misc, name-defined]
-    """Leaves finalizers alone: what is raised there goes nowhere, and on PyPy they run at any time."""
-
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        return None if frame.f_code.co_name == "__del__" else super().__call__(frame, event, arg)
-
-
-injection.Injector = Injector
 PYPY = sys.implementation.name == "pypy"
 
 
-class World(injection.World):  # type: ignore[misc, name-defined]
+class World(injecting.World):
     """Sockets with a message under way, an owner of three descriptors, two that nobody owns, and what the call returns."""
 
     def __init__(self, timeout: Optional[float]) -> None:
@@ -133,7 +107,6 @@ CALLS: dict[str, Callable[[World], None]] = {
     "peer.pidfd": ask_for_pidfd,
 }
 ALL = pytest.mark.parametrize("call", CALLS)
-TIMEOUTS = pytest.mark.parametrize("timeout", (None, 30.0), ids=("blocking", "timeout"))
 pytestmark = pytest.mark.filterwarnings("ignore:an OwnedFds left:ResourceWarning")
 
 
@@ -150,7 +123,7 @@ class Runs:
         self, make_error: Callable[[], BaseException] = KeyboardInterrupt, timeout: Optional[float] = None
     ) -> Iterator[tuple[World, BaseException, Any]]:
         before = self._open_fds()
-        for world, error, outcome in injection.at_every_step(self._call, make_error, lambda: World(timeout)):
+        for world, error, outcome in injecting.at_every_step(self._call, make_error, lambda: World(timeout)):
             error.__traceback__ = None  # what its frames held is collected
             yield world, error, outcome
             world.end()
@@ -182,7 +155,7 @@ def is_adopted(outcome: Any) -> bool:
 
 
 @ALL
-@TIMEOUTS
+@injecting.TIMEOUTS
 def test_no_descriptor_is_lost_wherever_an_exception_comes(
     call: str, timeout: Optional[float], open_fds: Callable[[], set[int]]
 ) -> None:
@@ -193,11 +166,11 @@ def test_no_descriptor_is_lost_wherever_an_exception_comes(
 
 
 @ALL
-@TIMEOUTS
+@injecting.TIMEOUTS
 def test_what_was_raised_comes_out(call: str, timeout: Optional[float], open_fds: Callable[[], set[int]]) -> None:
     changed = [
         (point, repr(raised))
-        for _, error, (point, raised) in Runs(call, open_fds)(injection.Raised, timeout)
+        for _, error, (point, raised) in Runs(call, open_fds)(injecting.Raised, timeout)
         if point is not None and raised is not error
     ]
     assert not changed
@@ -246,7 +219,7 @@ class Collector:
         self.steps = 0
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(injection.PACKAGE):
+        if not frame.f_code.co_filename.startswith(injecting.PACKAGE):
             return None
         frame.f_trace = self._step
         frame.f_trace_opcodes = True

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: MIT
 """A million descriptors through all that can go wrong on the way, and none is left behind.
 
-The machinery is that of test_soak.py and test_injection.py. Each run has its own seed, which it prints.
+Each run has its own seed, which it prints.
 """
 
 import gc
-import importlib.util
 import os
 import random
 import resource
-import signal
 import socket
 import sys
 import time
@@ -17,11 +15,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Callable
 
+import injecting
 import pytest
+from storming import Storm, may_lose
 
 import lowsock
 from lowsock import constants
@@ -35,19 +33,6 @@ KINDS = [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET]
 OPTIONS = [getattr(constants, name) for name in ("SO_PASSCRED", "SO_PASSPIDFD") if hasattr(constants, name)]
 
 
-def load(name: str) -> ModuleType:
-    """A module of these tests, whose folder is no package."""
-    spec = importlib.util.spec_from_file_location(f"{__name__}_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-injection, soak = load("test_injection"), load("test_soak")
-
-
 @pytest.fixture(autouse=True)
 def _many_descriptors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Room for what a collector has not come to yet; what is raised in a finalizer goes nowhere."""
@@ -56,14 +41,6 @@ def _many_descriptors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@pytest.fixture
-def storm() -> Iterator[Any]:
-    storm = soak.Storm()
-    before = signal.signal(signal.SIGALRM, storm.strike)
-    yield storm
-    signal.signal(signal.SIGALRM, before)
 
 
 def collect() -> None:
@@ -133,7 +110,7 @@ Use = Callable[[lowsock.OwnedFds, random.Random], None]
 class Message:
     """One message with random descriptors, and a random way to receive it."""
 
-    def __init__(self, chance: random.Random, storm: Any, seen: Counter) -> None:
+    def __init__(self, chance: random.Random, storm: Storm, seen: Counter) -> None:
         self._chance, self._storm, self._seen = chance, storm, seen
         self.count = chance.choice([0, 1, 2, 5, chance.randrange(64), chance.randrange(MOST + 1)])
         self._most = chance.choice([0, 1, self.count // 2, self.count, MOST])
@@ -183,13 +160,13 @@ class Message:
 
     def _traced(self, sock: socket.socket) -> None:
         """An exception at a random bytecode."""
-        injector = injection.Injector(self._chance.randrange(600), KeyboardInterrupt(), lambda: None)
-        outcome = injection.inject(lambda _: self._receive(sock, leave), None, injector)
+        injector = injecting.Injector(self._chance.randrange(600), KeyboardInterrupt(), lambda: None)
+        outcome = injecting.inject(lambda _: self._receive(sock, leave), None, injector)
         self._seen["injected"] += outcome.raised is not None
 
 
 def test_a_million_descriptors_leave_none_behind(
-    storm: Any, soak_count: Callable[[int], int], open_fds: Callable[[], set[int]]
+    storm: Storm, soak_count: Callable[[int], int], open_fds: Callable[[], set[int]]
 ) -> None:
     seed, started = random.randrange(2**32), time.monotonic()
     print(f"seed {seed}")
@@ -213,7 +190,7 @@ def test_a_million_descriptors_leave_none_behind(
 
 def handed_over(raised: Any) -> bool:
     """The guarantee for bare descriptors ends at the ``return``."""
-    return raised is not None and soak.may_lose(raised)
+    return raised is not None and may_lose(raised)
 
 
 TRANSFERS: dict[str, Callable[[lowsock.OwnedFds], Any]] = {
@@ -224,7 +201,7 @@ TRANSFERS: dict[str, Callable[[lowsock.OwnedFds], Any]] = {
 
 @pytest.mark.parametrize("call", TRANSFERS)
 def test_handlers_that_raise_through_20_000_transfers_lose_no_descriptor(
-    call: str, storm: Any, soak_count: Callable[[int], int], open_fds: Callable[[], set[int]]
+    call: str, storm: Storm, soak_count: Callable[[int], int], open_fds: Callable[[], set[int]]
 ) -> None:
     """What was not handed over is in its slot."""
     before, lost = open_fds(), []
@@ -242,7 +219,7 @@ def test_handlers_that_raise_through_20_000_transfers_lose_no_descriptor(
 
 @pytest.mark.parametrize("most", [MOST, 1])
 def test_handlers_that_raise_through_20_000_receives_lose_no_descriptor(
-    most: int, storm: Any, soak_count: Callable[[int], int], open_fds: Callable[[], set[int]]
+    most: int, storm: Storm, soak_count: Callable[[int], int], open_fds: Callable[[], set[int]]
 ) -> None:
     """There is no moment at which one is lost, not even after the ``return``."""
     before, rounds = open_fds(), soak_count(20_000)

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""An exception at every bytecode of a zero-copy sender: the count is right after it, and no thread is locked out.
+"""An exception at every bytecode of a zero-copy sender: the count is right after it, and no thread is locked out."""
 
-The machinery is that of test_injection.py.
-"""
-
-import importlib.util
 import socket
 import sys
 import threading
 import warnings
-from pathlib import Path
+from functools import partial
 
+import injecting
 import pytest
 
 from lowsock import constants, errqueue
@@ -26,18 +23,7 @@ pytestmark = [
 ]
 
 
-def load(name):
-    """A module of these tests, whose folder is no package."""
-    spec = importlib.util.spec_from_file_location(f"{__name__}_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-injection = load("test_injection")
-
-
-class Injector(injection.Injector):
+class Injector(injecting.Injector):
     """Leaves finalizers alone: what is raised there goes nowhere, and on PyPy they run at any time."""
 
     def __call__(self, frame, event, arg):
@@ -52,7 +38,7 @@ def is_final(frame):
     return frame is not None
 
 
-injection.Injector = Injector
+at_every_step = partial(injecting.at_every_step, injector=Injector)
 
 
 class World:
@@ -119,7 +105,7 @@ def kernels_count(sock):
 @pytest.mark.parametrize("call", CALLS)
 def test_wherever_an_exception_comes_the_count_is_right_and_nobody_is_locked_out(call):
     held = len(HELD)
-    for world, error, (point, raised) in injection.at_every_step(CALLS[call], KeyboardInterrupt, World):
+    for world, error, (point, raised) in at_every_step(CALLS[call], KeyboardInterrupt, World):
         assert point is None or raised is error, point
         error.__traceback__ = None
         sender = world.sender
@@ -138,7 +124,7 @@ def test_wherever_an_exception_comes_the_count_is_right_and_nobody_is_locked_out
 
 
 def test_a_sender_that_was_not_quite_made_is_none():
-    for world, error, _ in injection.at_every_step(CALLS["a new one"], KeyboardInterrupt, World):
+    for world, error, _ in at_every_step(CALLS["a new one"], KeyboardInterrupt, World):
         error.__traceback__ = None
         assert cookie(world.other.fileno()) not in ATTACHED
         ZeroCopySender(world.other).close()
