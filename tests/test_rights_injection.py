@@ -128,7 +128,9 @@ class Runs:
             yield world, error, outcome
             world.end()
             left = self._open_fds() - before
-            for _ in range(4 if left and PYPY else 0):  # it finalizes in steps, and late
+            for _ in range(4 if PYPY else 0):  # it finalizes in steps, and late
+                if not left:
+                    break
                 gc.collect()
                 left = self._open_fds() - before
             close_all(left)
