@@ -20,7 +20,9 @@ import pytest
 
 pytest_plugins = [
     "bad_line",
+    "batching",
     "injecting",
+    "owning",
     "silent_wire",
     "storming",
     "udp_sockets",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from batching import force_room
 
 import lowsock
 from lowsock import constants
@@ -19,15 +20,6 @@ SHORT = 0.05  # seconds: a timeout that is to be reached
 SOON = 0.02  # seconds until another thread sends
 PATIENCE = 30.0  # seconds: a timeout that is not
 MANY = (1, 2, 64, 65, 1024, 1025, 5000)
-
-
-def force_room(sock: socket.socket, size: int = 2**26) -> None:
-    """A receive buffer for thousands of datagrams, also above the system's limit."""
-    option = getattr(constants, "SO_RCVBUFFORCE", socket.SO_RCVBUF)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, option, size)
-    except PermissionError:
-        pytest.skip("a large receive buffer takes CAP_NET_ADMIN")
 
 
 def data_of(messages: list) -> list[bytes]:

@@ -7,35 +7,14 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from batching import TTL, received, ttl
 
 import lowsock
 from lowsock import RecvBatch, SendBatch, constants
 
-TTL = (socket.IPPROTO_IP, socket.IP_TTL)
-
-
-def ttl(hops: int) -> list[tuple[int, int, bytes]]:
-    return [(*TTL, struct.pack("i", hops))]
-
 
 def rights(*fds: int) -> list[tuple[int, int, bytes]]:
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())]
-
-
-def received(sock: socket.socket) -> list[bytes]:
-    found = []
-    while True:
-        try:
-            found.append(sock.recv(2**17, socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return found
-
-
-@pytest.fixture
-def dgrams() -> Iterator[tuple[socket.socket, socket.socket]]:
-    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with a, b:
-        yield a, b
 
 
 @pytest.fixture

@@ -17,13 +17,6 @@ PYPY = sys.implementation.name == "pypy"
 
 
 @pytest.fixture
-def dgrams() -> Iterator[tuple[socket.socket, socket.socket]]:
-    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with a, b:
-        yield a, b
-
-
-@pytest.fixture
 def inet() -> Iterator[tuple[socket.socket, socket.socket]]:
     """A socket that is not connected, and one that is bound and tells the TTL."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as b:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
+from batching import TTL, force_room, received, ttl
 
 import lowsock
 from lowsock import constants
@@ -17,31 +18,7 @@ from lowsock import constants
 PYPY = sys.implementation.name == "pypy"
 SHORT = 0.05  # seconds: a timeout that is to be reached
 LARGE = 200_000  # bytes of a receive buffer that takes a burst
-TTL = (socket.IPPROTO_IP, socket.IP_TTL)
 MANY = (1, 2, 64, 65, 1023, 1024, 1025, 5000)
-
-
-def ttl(hops: int) -> list[tuple[int, int, bytes]]:
-    return [(*TTL, struct.pack("i", hops))]
-
-
-def received(sock: socket.socket) -> list[bytes]:
-    """All that has arrived."""
-    found = []
-    while True:
-        try:
-            found.append(sock.recv(2**17, socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return found
-
-
-def force_room(sock: socket.socket, size: int = 2**26) -> None:
-    """A receive buffer for thousands of datagrams, also above the system's limit."""
-    option = getattr(constants, "SO_RCVBUFFORCE", socket.SO_RCVBUF)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, option, size)
-    except PermissionError:
-        pytest.skip("a large receive buffer takes CAP_NET_ADMIN")
 
 
 # ---- what goes ----

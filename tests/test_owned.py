@@ -9,32 +9,9 @@ import pickle
 from contextlib import suppress
 
 import pytest
+from owning import is_open
 
 import lowsock
-
-
-def is_open(fd):
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-@pytest.fixture
-def fds():
-    """Five descriptors to be owned; those that are left are closed."""
-    numbers = [os.dup(0) for _ in range(5)]
-    yield numbers
-    for fd in filter(is_open, numbers):
-        os.close(fd)
-
-
-@pytest.fixture
-def owner(fds):
-    with lowsock.OwnedFds(fds) as owner:
-        yield owner
-
 
 # ---- lending ----
 

@@ -12,34 +12,12 @@ import weakref
 from functools import partial
 
 import pytest
+from owning import is_open
 
 import lowsock
 
 PYPY = sys.implementation.name == "pypy"
 ROUNDS = 300  # of threads that race
-
-
-def is_open(fd):
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-@pytest.fixture
-def fds():
-    """Five descriptors to be owned; those that are left are closed."""
-    numbers = [os.dup(0) for _ in range(5)]
-    yield numbers
-    for fd in filter(is_open, numbers):
-        os.close(fd)
-
-
-@pytest.fixture
-def owner(fds):
-    with lowsock.OwnedFds(fds) as owner:
-        yield owner
 
 
 # ---- the collector ----

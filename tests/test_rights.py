@@ -3,14 +3,13 @@
 
 import errno
 import os
-import resource
 import signal
 import socket
 import struct
 import sys
-from contextlib import contextmanager
 
 import pytest
+from owning import free_descriptors
 
 import lowsock
 from lowsock import constants
@@ -28,28 +27,6 @@ def asked(sock, *names):
             sock.setsockopt(socket.SOL_SOCKET, getattr(constants, name), 1)
         except (AttributeError, OSError) as error:
             pytest.skip(f"the kernel has no {name}: {error}")
-
-
-@contextmanager
-def free_descriptors(count):
-    """No more than so many descriptors can be opened meanwhile."""
-    lowest = os.dup(0)
-    os.close(lowest)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + count, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Three descriptors of files that can be told apart."""
-    fds = [os.open(tmp_path / name, os.O_CREAT | os.O_RDWR) for name in "abc"]
-    yield fds
-    for fd in fds:
-        os.close(fd)
 
 
 # ---- what comes ----

@@ -15,15 +15,6 @@ import lowsock
 MOST = 253  # SCM_MAX_FD
 
 
-@pytest.fixture
-def files(tmp_path):
-    """Three descriptors of files that can be told apart."""
-    fds = [os.open(tmp_path / name, os.O_CREAT | os.O_RDWR) for name in "abc"]
-    yield fds
-    for fd in fds:
-        os.close(fd)
-
-
 def test_objects_with_a_fileno_are_taken(unix_pair, files):
     with socket.socket() as sock, tempfile.TemporaryFile() as file, select.epoll() as epoll:
         items = [sock, files[0], file, epoll]

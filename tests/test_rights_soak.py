@@ -13,12 +13,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Callable
 
 import injecting
 import pytest
+from owning import free_descriptors
 from storming import Storm, may_lose
 
 import lowsock
@@ -46,19 +46,6 @@ def _many_descriptors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def collect() -> None:
     for _ in range(4 if PYPY else 1):  # it finalizes in steps
         gc.collect()
-
-
-@contextmanager
-def free_descriptors(count: int) -> Iterator[None]:
-    """No more than so many descriptors can be opened meanwhile, or a few more where the table has gaps."""
-    lowest = os.dup(0)
-    os.close(lowest)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + count, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # ---- what is done with what came ----
