@@ -9,9 +9,10 @@ from lowsock import cmsg
 from lowsock._calling import target
 from lowsock._errqueue import LIMIT, Event, read
 from lowsock._udp_arrival import Coalesced, Datagram, Received, Receiver
-from lowsock._udp_probe import check, has_coalescing, most_segments, set_clock
+from lowsock._udp_probe import check, has_coalescing, most_segments, options, set_clock
 from lowsock._udp_sending import Fallbacks, Sender
 from lowsock._zerocopy import ZeroCopySender
+from lowsock.cmsg._options import put_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,21 +49,26 @@ class Endpoint:
         `time.CLOCK_TAI`, that the ``txtime`` of a send goes by (SO_TXTIME).
 
         Raises `ValueError` for a socket that is not of UDP, or has UDP_SEGMENT set for all that it sends; `OSError` as the
-        kernel says it.
+        kernel says it. Then the options are as they were.
         """
         family = check(sock)
         self._sock = sock
-        self._zerocopy = _zerocopy_sender(sock) if zerocopy else None
+        self._zerocopy: ZeroCopySender | None = None
+        before = options(sock)
         try:
             self._gro = has_coalescing(sock) if not gro else _enabled(sock, "Gro")
             self._ecn = ecn and _enabled(sock, "TrafficClass")
             self._local = local and _enabled(sock, "LocalAddress")
             self._timestamps = timestamps and _enabled(sock, "ReceiveTime")
             self._errors = errors and _enabled(sock, "ExtendedError")
-            self._txtime = txtime is not None and set_clock(sock, txtime)
+            self._zerocopy = _zerocopy_sender(sock) if zerocopy else None
             self._sender = Sender(sock, most_segments(sock, family) if gso else 1, self._zerocopy)
+            self._txtime = txtime is not None and set_clock(sock, txtime)  # the last: Linux never takes it back
         except BaseException:
-            self.close(0)
+            try:
+                self.close(0)
+            finally:
+                put_back(target(sock)[0], before)
             raise
         self._receiver = Receiver(sock, self._timestamps)
 

@@ -304,13 +304,15 @@ class Sending:
         answer = self._send_zerocopy(whole, control)
         if count > 1:
             return self._judge(fd, answer, size, count)
+        if answer in _ECN_REFUSALS and self._beside.ecn is not None:
+            return self._each(fd, size)
         return 1 if answer >= 0 else answer
 
     def _send_zerocopy(self, piece: bytes, control: Ready) -> int:
+        """By the socket's sender, which waits itself on a blocking socket; returns the bytes, or -errno."""
         sender: Any = self._sender.zerocopy
-        flags = self._flags | (MSG_DONTWAIT if self._sent else 0)
         try:
-            return int(sender.send(piece, self._address, flags, control.messages))
+            return int(sender.send(piece, self._address, self._flags, control.messages))
         except OSError as error:
             if error.errno is None or not raised_inside(error):  # its time is up, or a signal handler's own
                 raise
