@@ -35,6 +35,8 @@ class Lib(Protocol):
     LOWSOCK_SEGMENT_SHIFT: int
     LOWSOCK_SIZE: int
     LOWSOCK_NEWS_SHIFT: int
+    LOWSOCK_BURST: int
+    LOWSOCK_KEY: int
     HAVE_MMSG: int
     lowsock_names: CData
     lowsock_values: CData
@@ -154,6 +156,7 @@ class Lib(Protocol):
     def lowsock_udp_recv_into(
         self, arrival: CData, fd: int, bases: Sequence[CData], sizes: Sequence[int], count: int, flags: int
     ) -> int: ...
+    def lowsock_udp_recv_burst(self, arrival: CData, burst: CData, fd: int, flags: int) -> int: ...
     def lowsock_udp_mapped(self, fd: int) -> int: ...
     def lowsock_family(self, fd: int) -> int: ...
     def lowsock_interface_index(self, name: bytes) -> int: ...

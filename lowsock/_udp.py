@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from lowsock import cmsg
 from lowsock._calling import target
 from lowsock._errqueue import LIMIT, Event, read
-from lowsock._udp_arrival import Coalesced, Datagram, Received, Receiver
+from lowsock._udp_arrival import Coalesced, Datagram, Received
+from lowsock._udp_many import send_many
 from lowsock._udp_probe import check, has_coalescing, most_segments, options, set_clock
+from lowsock._udp_receiving import Receiver
 from lowsock._udp_sending import Fallbacks, Sender
 from lowsock._zerocopy import ZeroCopySender
 from lowsock.cmsg._options import put_back
@@ -166,20 +168,23 @@ class Endpoint:
 
         All are checked before the first is sent. The rest is as in `lowsock.sendmmsg` and `send`. See sendmmsg(2).
         """
-        return self._sender.send_many(datagrams, ecn, source, flags)
+        return send_many(self._sender, datagrams, ecn, source, flags)
 
     # ---- receiving ----
 
     def recv(self, flags: int = 0) -> list[Datagram]:
-        """Receives one system call's worth: a list of at least one `Datagram`, all from one source.
+        """Receives one system call's worth: a list of at least one `Datagram`, in the order that they came.
 
-        Those that the kernel put together (UDP_GRO) are cut apart. With ``MSG_PEEK`` they stay. Raises what
-        `lowsock.recvmsg` raises. See recvmsg(2), udp(7).
+        Those that the kernel put together (UDP_GRO) are cut apart. Where datagrams come alone it is a batch of up to 64
+        from whatever sources, of which only the first is waited for; an error after it is raised by the next call. With
+        ``MSG_PEEK`` they stay. Raises what `lowsock.recvmsg` raises; `ValueError` for ``MSG_ERRQUEUE``, see `read_errors`.
+        See recvmsg(2), recvmmsg(2), udp(7).
         """
         return self._receiver.datagrams(flags)
 
     def recv_coalesced(self, flags: int = 0) -> Coalesced:
-        """The same, left as the kernel put it together: `Coalesced`, for who cuts it up himself. See udp(7), UDP_GRO."""
+        """One datagram, or those that the kernel put together, left so: `Coalesced`, for who cuts it up himself. See
+        udp(7), UDP_GRO."""
         return self._receiver.coalesced(flags)
 
     def recv_into(self, buffers: Iterable[Buffer], flags: int = 0) -> Received:

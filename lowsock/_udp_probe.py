@@ -23,10 +23,12 @@ _LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"
 _MANY, _FEW = 128, 64  # segments of one call: since Linux 6.9, and before
 _SOL_SOCKET, _SO_TYPE = CONSTANTS["SOL_SOCKET"], CONSTANTS["SO_TYPE"]
 _PROTOCOL, _SEGMENT, _TXTIME, _GRO = map(pair, ("SO_PROTOCOL", "UDP_SEGMENT", "SO_TXTIME", "UDP_GRO"))
-_SET = ("UDP_GRO", "IP_RECVTOS", "IPV6_RECVTCLASS", "IP_PKTINFO", "IP_RECVDSTADDR", "IP_RECVIF", "IPV6_RECVPKTINFO")
-_SET += ("IP_RECVERR", "IPV6_RECVERR", "SO_ZEROCOPY", "SO_TIMESTAMP", "SO_TIMESTAMPNS", "SO_TIMESTAMPING")
-_SET += ("SO_TIMESTAMP_NEW", "SO_TIMESTAMPNS_NEW", "SO_TIMESTAMPING_NEW")  # one clears another
-_PLACES = [found for found in map(pair, _SET) if found is not None]
+_SET = {  # what an endpoint sets, and what clears or is cleared by that
+    *("UDP_GRO", "IP_RECVTOS", "IPV6_RECVTCLASS", "IP_PKTINFO", "IP_RECVDSTADDR", "IP_RECVIF", "IPV6_RECVPKTINFO"),
+    *("IP_RECVERR", "IPV6_RECVERR", "SO_ZEROCOPY", "SO_TIMESTAMP", "SO_TIMESTAMPNS", "SO_TIMESTAMPING"),
+    *("SO_TIMESTAMP_NEW", "SO_TIMESTAMPNS_NEW", "SO_TIMESTAMPING_NEW"),
+}
+_PLACES = [found for found in map(pair, sorted(_SET)) if found is not None]
 _known: list[int] = []  # how many segments this kernel takes, once it has said so
 
 

@@ -16,13 +16,10 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowsock._address import encode_for, family_of
-from lowsock._ancillary import NO_ANCDATA
-from lowsock._batch import sendmmsg
 from lowsock._buffers import COPIED, PYPY, viewed
-from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, iterated, persist, raised_inside, target
+from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_inside, target
 from lowsock._ffi import ffi, lib
 from lowsock._layouts import LAYOUTS
-from lowsock._outbox import encode_named
 from lowsock._udp_control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED
@@ -30,7 +27,6 @@ from lowsock.cmsg._ipv6 import MAPPED
 if TYPE_CHECKING:
     from lowsock._types import Address, Buffer, Socket
     from lowsock._zerocopy import ZeroCopySender
-    from lowsock.cmsg._base import ControlMessage
 
 LONGEST = 65507  # bytes of one call: 65535 less the headers of IP and UDP
 DESTINATIONS = 256  # that are remembered to have refused
@@ -64,7 +60,7 @@ class Sender:
 
     def __init__(self, sock: Socket, segments: int, zerocopy: ZeroCopySender | None) -> None:
         self.sock = sock
-        self._family = family_of(sock)
+        self.family = family_of(sock)
         self._dscp = {True: self._class("IP_TOS"), False: self._class("IPV6_TCLASS")}
         self._segments = segments
         self.zerocopy = zerocopy
@@ -89,7 +85,7 @@ class Sender:
     ) -> int:
         if flags is not ZERO:
             flags = checked_int("flags", flags)
-        name = b"" if address is None else encode_for(self.sock, address, self._family)
+        name = b"" if address is None else encode_for(self.sock, address, self.family)
         plain = ecn is None and source is None and ifindex is None and txtime is None
         beside = NOTHING if plain else checked(ecn, source, ifindex, txtime)
         if type(data) is bytes:
@@ -134,40 +130,6 @@ class Sender:
         finally:
             ffi.release(export)
 
-    def send_many(self, datagrams: Any, ecn: Any, source: Any, flags: int) -> int:
-        beside = NOTHING if ecn is None and source is None else checked(ecn, source, None, None)
-        pairs = [
-            item if type(item) is tuple and len(item) == 2 and type(item[0]) is bytes else _pair(i, item)
-            for i, item in enumerate(iterated("datagrams", "(data, address)", datagrams))
-        ]
-        refused = self.ecn_refused
-        try:
-            return self._send_pairs(pairs, beside, flags)
-        except OSError as error:
-            if beside.ecn is None or refused is not None or error.errno not in (errno.EINVAL, errno.EIO):
-                raise
-            if not raised_inside(error):  # the batch may be gone already
-                raise
-            sent = self._send_pairs(pairs, beside._replace(ecn=None), flags)
-            self.ecn_refused = error.errno
-            return sent
-
-    def _send_pairs(self, pairs: list[Any], beside: Beside, flags: int) -> int:
-        try:
-            if beside == NOTHING:
-                return sendmmsg(self.sock, [([data], NO_ANCDATA, address) for data, address in pairs], flags)
-            return sendmmsg(
-                self.sock, [([data], self._beside(i, to, beside), to) for i, (data, to) in enumerate(pairs)], flags
-            )
-        except (TypeError, ValueError, OverflowError) as error:
-            if len(error.args) == 1 and str(error).startswith("messages["):
-                error.args = (f"datagrams{str(error)[len('messages') :]}",)
-            raise
-
-    def _beside(self, i: int, address: Address, beside: Beside) -> tuple[ControlMessage, ...]:
-        name = b"" if address is None or self._family == socket.AF_INET else encode_named(i, self._family, address)
-        return self.ready(beside, name, 0).messages
-
     # ---- what was learned ----
 
     def offers(self, name: bytes, segment: int) -> int:
@@ -191,7 +153,7 @@ class Sender:
 
     def is_ipv4(self, name: bytes) -> bool:
         """Whether datagrams go by IPv4: the destination decides, not the socket."""
-        if self._family == socket.AF_INET:
+        if self.family == socket.AF_INET:
             return True
         if name:
             return name[_HOST6] == MAPPED
@@ -202,15 +164,6 @@ class Sender:
             beside = beside._replace(ecn=None)
         ipv4 = beside == NOTHING or self.is_ipv4(name)
         return ready(beside, ipv4, self._dscp[ipv4], segment)
-
-
-def _pair(i: int, item: Any) -> tuple[Any, Address]:
-    """A datagram of a batch, checked; its address is not."""
-    if not isinstance(item, (tuple, list)) or len(item) != 2:
-        raise TypeError(f"datagrams[{i}] must be a tuple (data, address), not {item!r:.60}")
-    data, address = item
-    viewed(f"datagrams[{i}] data", data).release()
-    return data, address
 
 
 class Sending:
