@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lowsock._types import Address, Buffer, Socket
     from lowsock._zerocopy import ZeroCopySender
 
+    Refused = tuple[Address, int, bytes]  # the destination, the size of a segment, the peer if it is that
+
 LONGEST = 65507  # bytes of one call: 65535 less the headers of IP and UDP
 DESTINATIONS = 256  # that are remembered to have refused
 _POLLOUT = select.POLLOUT
@@ -52,7 +54,7 @@ class Fallbacks(NamedTuple):
     """The errno with which ECN was refused where the same datagram went without; None if it was not."""
     destinations: dict[Address, int]
     """Destinations that refused offload, with the least size of a segment that they refused; smaller ones go with offload.
-    Of a connected socket's peer the address is None. The last 256."""
+    Of a connected socket's peer the address is None, and it is forgotten once the socket has another one. The last 256."""
 
 
 class Sender:
@@ -66,7 +68,7 @@ class Sender:
         self.zerocopy = zerocopy
         self.offload_refused: int | None = None
         self.ecn_refused: int | None = None
-        self._refused: dict[bytes, tuple[Address, int]] = {}
+        self._refused: dict[bytes, Refused] = {}
 
     def _class(self, name: str) -> int:
         """The socket's own DSCP, which datagrams with ECN keep."""
@@ -78,7 +80,8 @@ class Sender:
         return 1 if self.offload_refused is not None else self._segments
 
     def fallbacks(self) -> Fallbacks:
-        return Fallbacks(self.offload_refused, self.ecn_refused, dict(self._refused.copy().values()))
+        known = [refused for name, refused in self._refused.copy().items() if self._holds(name, refused)]
+        return Fallbacks(self.offload_refused, self.ecn_refused, {address: segment for address, segment, _ in known})
 
     def send(
         self, data: Buffer, address: Address, segment: Any, ecn: Any, source: Any, ifindex: Any, txtime: Any, flags: int
@@ -135,17 +138,27 @@ class Sender:
     def offers(self, name: bytes, segment: int) -> int:
         """How many segments a call may have; 1: no offload."""
         refused = self._refused.get(name)
-        return 1 if refused is not None and segment >= refused[1] else self.segments
+        return self.segments if refused is None or segment < refused[1] or not self._holds(name, refused) else 1
+
+    def _holds(self, name: bytes, refused: Refused) -> bool:
+        """Whether what was learned is still of this destination; that of another peer is forgotten. (It is asked for only
+        where a peer has refused, and then many datagrams go one by one.)"""
+        if name or refused[2] == self._peer():
+            return True
+        self._refused.pop(name, None)
+        return False
 
     def learn_offload(self, refusal: int, name: bytes, address: Address, segment: int) -> None:
         if refusal == -errno.EIO or (refusal == -errno.EINVAL and self._lacks_checksums()):
             self.offload_refused = -refusal
             return
-        refused = self._refused
+        refused, peer = self._refused, b"" if name else self._peer()
         known = refused.pop(name, None)
+        if known is not None and known[2] == peer:
+            segment = min(segment, known[1])
         while len(refused) >= DESTINATIONS:
             refused.pop(next(iter(refused.copy())), None)
-        refused[name] = address, segment if known is None else min(segment, known[1])
+        refused[name] = address, segment, peer
 
     def _lacks_checksums(self) -> bool:
         fd = target(self.sock)[0]
@@ -157,7 +170,13 @@ class Sender:
             return True
         if name:
             return name[_HOST6] == MAPPED
-        return lib.lowsock_udp_mapped(target(self.sock)[0]) > 0
+        return self._peer()[_HOST6] == MAPPED
+
+    def _peer(self) -> bytes:
+        """The ``struct sockaddr`` of a connected socket's peer; empty where there is none."""
+        name = ffi.new("char[]", lib.LOWSOCK_SOCKADDR)
+        size = lib.lowsock_udp_peer(target(self.sock)[0], name)
+        return ffi.buffer(name, max(size, 0))[:]
 
     def ready(self, beside: Beside, name: bytes, segment: int) -> Ready:
         if self.ecn_refused is not None:

@@ -230,5 +230,5 @@ long long lowsock_udp_recv_into(struct lowsock_arrival *arrival, int fd, char **
    LOWSOCK_SIZE if it differs; or the count and 1 << LOWSOCK_NEWS_SHIFT, if any is a run, or is told to have come in
    another way than the one before. */
 long long lowsock_udp_recv_burst(struct lowsock_arrival *arrival, struct lowsock_burst *burst, int fd, int flags);
-/* Whether the peer of an AF_INET6 socket is a v4-mapped address. */
-int lowsock_udp_mapped(int fd);
+/* As getpeername(2); `name` is of LOWSOCK_SOCKADDR bytes. Answers its length. */
+int lowsock_udp_peer(int fd, char *name);

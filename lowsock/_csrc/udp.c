@@ -105,13 +105,11 @@ int lowsock_udp_send_each(int fd, char *data, long long size, long long segment,
     return sent;
 }
 
-int lowsock_udp_mapped(int fd)
+int lowsock_udp_peer(int fd, char *name)
 {
-    struct sockaddr_in6 peer;
-    socklen_t size = sizeof peer;
+    socklen_t size = LOWSOCK_SOCKADDR;
 
-    memset(&peer, 0, sizeof peer);
-    if (getpeername(fd, (struct sockaddr *)&peer, &size) < 0)
+    if (getpeername(fd, (struct sockaddr *)(void *)name, &size) < 0)
         return negative_errno();
-    return peer.sin6_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&peer.sin6_addr);
+    return size < LOWSOCK_SOCKADDR ? (int)size : LOWSOCK_SOCKADDR;
 }
