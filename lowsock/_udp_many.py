@@ -7,20 +7,19 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
-from lowsock._buffers import JOINED, as_bytes
-from lowsock._calling import MSG_DONTWAIT, checked_int, iterated, raised_inside, target
-from lowsock._ffi import ffi, lib
+from lowsock._ancillary import NO_ANCDATA
+from lowsock._batch import _send_plain, sendmmsg
+from lowsock._buffers import as_bytes
+from lowsock._calling import checked_int, iterated, raised_inside
+from lowsock._ffi import ffi
 from lowsock._outbox import BATCH, Outbox, deliver, encode_named
 from lowsock._udp_control import NOTHING, Beside, checked
 
 if TYPE_CHECKING:
-    from lowsock._types import Address
+    from lowsock._types import Address, Socket
     from lowsock._udp_sending import Sender
 
     Pairs = list[tuple[bytes, Address]]
-
-_COUNT = lib.LOWSOCK_COUNT
-_send_many = lib.lowsock_send_many
 
 
 def send_many(sender: Sender, datagrams: Any, ecn: Any, source: Any, flags: int) -> int:
@@ -55,42 +54,33 @@ def _pair(i: int, item: Any) -> tuple[bytes, Address]:
 
 
 def _send(sender: Sender, pairs: Pairs, beside: Beside, flags: int) -> int:
-    pieces = [data for data, _ in pairs]
-    names, answer = _names(sender, [address for _, address in pairs]), 0
-    if beside == NOTHING and len(names) == 1:
-        answer = _at_once(sender, pieces, names[0], flags)
-        if answer > 0:
-            return answer
-    if len(names) == 1:
-        names *= len(pieces)
-    outbox = Datagrams(sender.sock)
-    outbox.take(pieces, names)
-    if beside != NOTHING:
-        outbox.put_beside(_control(sender, names, beside))
-    return deliver(outbox, outbox.count, sender.sock, flags, answer)
-
-
-def _names(sender: Sender, addresses: list[Address]) -> list[bytes]:
-    """The ``struct sockaddr`` of each; one, if all are the same tuple."""
-    several = addresses if {*map(id, addresses)} != {id(addresses[0])} else addresses[:1]
+    pieces, addresses = [data for data, _ in pairs], [address for _, address in pairs]
     try:
-        return [b"" if address is None else encode_named(i, sender.family, address) for i, address in enumerate(several)]
+        if beside == NOTHING:
+            return _send_alone(sender.sock, pieces, addresses, flags)
+        names = _names(sender, addresses)
     except (TypeError, ValueError, OverflowError) as error:
         if len(error.args) == 1 and str(error).startswith("messages["):
             error.args = (f"datagrams{str(error)[len('messages') :]}",)
         raise
+    outbox = Datagrams(sender.sock)
+    outbox.take(pieces, names)
+    outbox.put_beside(_control(sender, names, beside))
+    return deliver(outbox, outbox.count, sender.sock, flags)
 
 
-def _at_once(sender: Sender, pieces: list[bytes], name: bytes, flags: int) -> int:
-    """All to one destination by one call, if they are not too many or too large; how many went, -errno, or 0."""
-    sizes = list(map(len, pieces))
-    if len(sizes) > BATCH or sum(sizes) > JOINED * len(sizes):
-        return 0
-    fd, timeout = target(sender.sock)
-    if timeout:
-        flags |= MSG_DONTWAIT
-    answer = _send_many(fd, b"".join(pieces), sizes, len(sizes), name, len(name), flags)
-    return answer if answer <= _COUNT else 0
+def _send_alone(sock: Socket, pieces: list[bytes], addresses: list[Address], flags: int) -> int:
+    """With nothing beside them, as `sendmmsg` does; the first steps of its quick way are not needed."""
+    if type(sock) is socket.socket and len(pieces) <= BATCH:
+        return _send_plain(sock, pieces, addresses, flags)
+    return sendmmsg(sock, [([data], NO_ANCDATA, address) for data, address in zip(pieces, addresses)], flags)
+
+
+def _names(sender: Sender, addresses: list[Address]) -> list[bytes]:
+    """The ``struct sockaddr`` of each; that of a tuple which all have is made once."""
+    several = addresses if {*map(id, addresses)} != {id(addresses[0])} else addresses[:1]
+    names = [b"" if address is None else encode_named(i, sender.family, address) for i, address in enumerate(several)]
+    return names if len(names) == len(addresses) else names * len(addresses)
 
 
 def _control(sender: Sender, names: list[bytes], beside: Beside) -> list[bytes]:
