@@ -3,7 +3,7 @@
 
 What a refusal means is decided by what comes after it: only if the data then goes without offload, it was the offload.
 
-EIO                       the device or IPsec cannot: of the socket
+EIO                       the route's device or IPsec cannot; a socket has seldom more than one: of the socket
 EINVAL, no checksums      SO_NO_CHECK or UDP_NO_CHECK6_TX is set: of the socket
 EMSGSIZE, other EINVAL    the path's MTU is below a segment (kernels differ): of the destination, for segments of this size
 """
