@@ -136,7 +136,7 @@ def test_a_host_that_needs_no_lookup_is_taken_as_everywhere(host):
 
 def test_a_host_name_is_refused_in_words_that_fit_one_send():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a:
-        with pytest.raises(ValueError, match=r"^address host must be numeric here, to look up 'localhost' would block$"):
+        with pytest.raises(ValueError, match=r"^address host must be numeric here: to look up 'localhost' would block$"):
             udp.Endpoint(a).send(b"x", ("localhost", 9))
         with pytest.raises(ValueError, match=r"^datagrams\[1\] address host must be numeric here"):
             udp.Endpoint(a).send_many([(b"x", ("127.0.0.1", 9)), (b"x", ("localhost", 9))])
