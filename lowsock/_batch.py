@@ -13,9 +13,9 @@ from operator import itemgetter
 from lowsock._address import family_of
 from lowsock._ancillary import close_all, descriptors
 from lowsock._calling import INT_MAX, MSG_DONTWAIT, ZERO, checked_int, iterated
-from lowsock._ffi import lib
+from lowsock._ffi import ffi, lib
 from lowsock._inbox import CONTROL, COUNT, give, take
-from lowsock._outbox import BATCH, JOINED, SHAPE, Outbox, deliver, encode_named
+from lowsock._outbox import BATCH, JOINED, PADDING, PIECES, SHAPE, Outbox, deliver, encode_named
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ _SEQUENCES = {tuple, list}
 _BYTES = {bytes}
 _ONE, _THREE = {1}, {3}
 _first = itemgetter(0)
-_send_many = lib.lowsock_send_many
+_send_many, _send_pieces = lib.lowsock_send_many, lib.lowsock_send_pieces
+_NO_OUTBOX = ffi.NULL
 
 
 def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
@@ -85,14 +86,29 @@ def _send_plain(sock: Any, pieces: list[bytes], addresses: Sequence[Address], fl
         family = family_of(sock)
         several = addresses if {*map(id, addresses)} != {id(addresses[0])} else addresses[:1]
         names = [b"" if address is None else encode_named(i, family, address) for i, address in enumerate(several)]
-    sizes, answer = list(map(len, pieces)), 0
-    if len(names) <= 1 and sum(sizes) <= JOINED * len(sizes):
+    answer = 0
+    if len(names) <= 1:
         name = names[0] if names else b""
         once = flags | MSG_DONTWAIT if sock.gettimeout() else flags
-        answer = _send_many(sock.fileno(), b"".join(pieces), sizes, len(sizes), name, len(name), once)
+        answer = _send_at_once(sock.fileno(), pieces, name, once)
         if 0 < answer <= COUNT:
             return answer
     return _send(sock, Outbox(sock).take(pieces, names * len(pieces) if len(names) == 1 else names), flags, answer)
+
+
+def _send_at_once(fd: int, pieces: list[bytes], name: bytes, flags: int) -> int:
+    """Sends messages of one piece to one address, if they can go in one call; the answer is 0 if not."""
+    count = len(pieces)
+    if count <= PIECES:
+        sizes = [*{*map(len, pieces)}]
+        if len(sizes) > 1:
+            sizes = list(map(len, pieces))
+        padded = pieces if count == PIECES else pieces + PADDING[count:]
+        return _send_pieces(_NO_OUTBOX, 0, 0, count, sizes, len(sizes), name, len(name), fd, flags, *padded)
+    sizes = list(map(len, pieces))
+    if sum(sizes) > JOINED * count:
+        return 0
+    return _send_many(fd, b"".join(pieces), sizes, count, name, len(name), flags)
 
 
 def _listed(messages: Iterable[Any]) -> list[Any]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from lowsock._types import Address, CData, Socket
 
-BATCH = lib.LOWSOCK_BATCH
+BATCH, PIECES, SOCKADDR = lib.LOWSOCK_BATCH, lib.LOWSOCK_PIECES, lib.LOWSOCK_SOCKADDR
+PADDING = [b""] * PIECES  # C takes no fewer pointers
 SHAPE = "(buffers[, ancdata[, address]])"
 JOINED = 8 * 1024  # bytes of a message, on average: up to so many, one copy is cheaper than a pointer for each
 POLLOUT = select.POLLOUT
@@ -200,7 +201,10 @@ def pack(memory: CData, room: int, control: Control) -> int:
 def encode_named(i: int, family: Any, address: Address) -> bytes:
     """The ``struct sockaddr`` of a numeric address of message ``i``; the error names it."""
     try:
-        return encode_for(-1, address, family)
+        name = encode_for(-1, address, family)
+        if len(name) > SOCKADDR:
+            raise ValueError(f"address is too long: {len(name)} bytes")  # more than a struct sockaddr_storage
+        return name
     except (TypeError, ValueError, OverflowError, OSError) as error:
         if len(error.args) == 1 and str(error).startswith(("address", "AF_UNIX")):
             error.args = (f"messages[{i}] {error}",)

@@ -120,6 +120,21 @@ class Lib(Protocol):
     def lowsock_send_many(
         self, fd: int, data: Bytes, sizes: Sequence[int], count: int, name: bytes, name_size: int, flags: int
     ) -> int: ...
+    def lowsock_send_pieces(
+        self,
+        outbox: CData,
+        next: int,
+        first: int,
+        count: int,
+        sizes: Sequence[int],
+        size_count: int,
+        name: bytes,
+        name_size: int,
+        fd: int,
+        flags: int,
+        *pieces: bytes,
+    ) -> int: ...
+    def lowsock_outbox_skip(self, outbox: CData, next: int, whole: bool) -> int: ...
     def lowsock_pack_control(self, control: CData, space: int, payload: bytes, table: Sequence[int], rows: int) -> int: ...
     def lowsock_recvmmsg(self, inbox: CData, fd: int, first: int, count: int, size: int, room: int, flags: int) -> int: ...
     def lowsock_inbox_rows(self, inbox: CData, first: int, count: int, rows: CData, most: int) -> int: ...

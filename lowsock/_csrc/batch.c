@@ -87,7 +87,7 @@ static int note(struct lowsock_inbox *inbox, int i, const message_header *messag
     inbox->sources[i] = source_of(inbox, i, message->msg_hdr.msg_namelen);
     inbox->controls[i] = control < inbox->room ? control : inbox->room;
     return (inbox->flags[i] ? LOWSOCK_FLAGS : 0) | (inbox->controls[i] ? LOWSOCK_CONTROL : 0) |
-           (same_source(inbox, i) ? 0 : LOWSOCK_SOURCES);
+           (same_source(inbox, i) ? 0 : LOWSOCK_SOURCES) | (inbox->sizes[i] == inbox->sizes[0] ? 0 : LOWSOCK_SIZES);
 }
 
 static void each_descriptor(const struct lowsock_inbox *inbox, int i, void (*act)(int))
