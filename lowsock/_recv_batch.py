@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lowsock._calling import checked_index, checked_int
+from lowsock._calling import ZERO, checked_index, checked_int
 from lowsock._ffi import lib
 from lowsock._inbox import COUNT, Inbox, aligned, slots
 from lowsock._outbox import not_busy
@@ -51,9 +51,11 @@ class RecvBatch:
         Only the first is waited for, unless ``wait_all``. The messages of the last time are gone, whether this succeeds or
         not. Raises what `recvmmsg` raises. See recvmmsg(2).
         """
-        inbox = self._opened()
-        flags = checked_int("flags", flags)
-        self._taken = {}
+        inbox = self._inbox or self._opened()
+        if flags is not ZERO:
+            flags = checked_int("flags", flags)
+        if self._taken:
+            self._taken = {}
         try:
             return inbox.receive(sock, self._vlen, self._bufsize, self._ancbufsize, flags, bool(wait_all)) & COUNT
         finally:
@@ -67,15 +69,15 @@ class RecvBatch:
 
     def __iter__(self) -> Iterator[tuple[memoryview, Address]]:
         """Each message's data, as a view of the batch's memory, and its address."""
-        inbox = self._opened()
-        answer = inbox.struct.count | inbox.struct.bits
-        return zip(inbox.views(answer & COUNT), inbox.addresses(answer))
+        inbox = self._inbox or self._opened()
+        answer = inbox.struct.answer
+        return zip(inbox.views(answer), inbox.addresses(answer))
 
     def datagrams(self) -> Iterator[tuple[bytes, Address]]:
         """Each message's data, as bytes, and its address. See recvmmsg(2)."""
-        inbox = self._opened()
-        answer = inbox.struct.count | inbox.struct.bits
-        return zip(inbox.pieces(answer & COUNT), inbox.addresses(answer))
+        inbox = self._inbox or self._opened()
+        answer = inbox.struct.answer
+        return zip(inbox.pieces(answer), inbox.addresses(answer))
 
     # ---- one message ----
 

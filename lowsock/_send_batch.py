@@ -20,7 +20,7 @@ from lowsock._buffers import as_bytes, listed
 from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, persist, target
 from lowsock._ffi import ffi, lib
 from lowsock._inbox import aligned, slots
-from lowsock._outbox import PADDING, PIECES, SOCKADDR, encode_named, not_busy, pack
+from lowsock._outbox import PIECES, SOCKADDR, encode_named, not_busy, pack, send_pieces
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 _POLLOUT = select.POLLOUT
 _MOVED = -lib.LOWSOCK_MOVED
 _BYTES = {bytes}
+_NO_ADDRESSES: list[tuple[int, int, Address]] = []  # of all fillings that have none
+_NOBODY: set[int] = set()
 _Socket = socket.socket
-_send_pieces = lib.lowsock_send_pieces
 
 
 class SendBatch:
@@ -57,7 +58,7 @@ class SendBatch:
         self._vlen = slots(vlen)
         self._bufsize = checked_int("bufsize", bufsize, least=0)
         room = aligned(checked_int("ancbufsize", ancbufsize, least=0))
-        self._filling = _Filling(0)
+        self._filling = _DRAINED
         self._box = _Box(self._vlen, room)
 
     # ---- filling ----
@@ -72,62 +73,80 @@ class SendBatch:
         piece = data if type(data) is bytes else as_bytes("data", data)
         control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata)  # what may be the caller's code has run
         box = self._box or self._opened()
-        filling = self._filling
-        i = len(filling.pieces)
-        if i >= self._vlen or len(piece) > self._bufsize:
-            filling, i = self._find_room(box, 1, len(piece))
-        if box.control is not None or control.rows or address is not None:
-            self._put_beside(box, filling, i, len(piece), control, address)
-        filling.pieces.append(piece)
+        size = len(piece)
+        while True:
+            filling = self._filling
+            if filling is _DRAINED or size > self._bufsize or len(filling.pieces) >= self._vlen:
+                filling = self._find_room(box, 1, size)
+            if control.rows or address is not None or box.control is not None:
+                filling = self._put_beside(box, 1, size, control, address)
+            filling.sizes.add(size)
+            filling.pieces.append(piece)
+            if self._filling is filling or box.struct.next >= filling.end():
+                return  # else a signal handler has ended this filling before the message was in it
 
     def extend(self, pieces: Iterable[Buffer], address: Address = None) -> None:
         """Adds a message for each of ``pieces``, all of them to one address: the quick way for many.
 
         Adds all, or raises what `append` raises and adds none. See sendmmsg(2).
         """
-        self._opened()
-        own = listed("pieces", pieces)
+        box = self._box or self._opened()
+        own = pieces.copy() if type(pieces) is list else listed("pieces", pieces)
         if {*map(type, own)} != _BYTES:
             own = [as_bytes(f"pieces[{i}]", piece) for i, piece in enumerate(own)]
         if not own:
             return
-        box = self._box or self._opened()
-        filling, largest = self._filling, max(map(len, own))
-        i = len(filling.pieces)
-        if i + len(own) > self._vlen or largest > self._bufsize:
-            filling, i = self._find_room(box, len(own), largest)
-        if box.control is not None or address is not None:
-            end = i + len(own)
-            box.have_beside(self._vlen)
-            box.name_sizes[i:end] = box.control_sizes[i:end] = [0] * len(own)
-            filling.note_address(i, end, address)
-            filling.without_data.discard(i)  # of an append that an exception cut short
-        filling.pieces += own
+        sizes = {*map(len, own)}
+        while not self._add(box, own, sizes, address):
+            pass
 
-    def _find_room(self, box: _Box, count: int, size: int) -> tuple[_Filling, int]:
+    def _add(self, box: _Box, own: list[bytes], sizes: set[int], address: Address) -> bool:
+        """Whether they could be added before a signal handler ended the filling."""
+        filling = self._filling
+        if max(sizes) > self._bufsize or len(filling.pieces) + len(own) > self._vlen:
+            filling = self._find_room(box, len(own), max(sizes))
+        if address is not None or box.control is not None:
+            filling = self._put_beside(box, len(own), max(sizes), NO_CONTROL, address)
+        if filling is _DRAINED:
+            filling = _Filling(box.struct.next, own, sizes)
+            if self._filling is _DRAINED:
+                self._filling = filling
+                return True
+            return False
+        filling.sizes |= sizes
+        filling.pieces += own
+        return self._filling is filling or box.struct.next >= filling.end()
+
+    def _find_room(self, box: _Box, count: int, size: int) -> _Filling:
         if size > self._bufsize:
             raise ValueError(f"data is too long: {size} bytes, and the batch has {self._bufsize} for a message")
         filling = self._filling
         if box.struct.next >= filling.end():  # all have gone, but an exception came between
-            self._filling = filling = _Filling(box.struct.next)
+            self._filling = filling = _Filling(box.struct.next, [], set())
         i = len(filling.pieces)
         if i + count > self._vlen:
             raise ValueError(f"the batch is full: it has room for {self._vlen} messages, and {i} are in it")
-        return filling, i
+        return filling
 
-    def _put_beside(self, box: _Box, filling: _Filling, i: int, size: int, control: Control, address: Address) -> None:
+    def _put_beside(self, box: _Box, count: int, size: int, control: Control, address: Address) -> _Filling:
+        """Notes what goes beside the data of ``count`` messages that are about to be added to the filling, which is returned."""
         box.have_beside(self._vlen)
-        box.name_sizes[i] = box.control_sizes[i] = 0
-        filling.note_address(i, i + 1, address)
+        filling = self._find_room(box, count, size)
+        i = len(filling.pieces)
+        if filling.addresses is _NO_ADDRESSES:
+            filling.addresses, filling.without_data = [], set()
+        while filling.addresses and filling.addresses[-1][0] >= i:  # of one that an exception cut short
+            filling.addresses.pop()
         filling.without_data.discard(i)
-        if not control.rows:
-            return
-        space = pack(box.control + i * box.room, box.room, control)
+        if address is not None:
+            filling.addresses.append((i, i + count, address))
+        space = pack(box.control + i * box.room, box.room, control) if control.rows else 0
         if space < 0:
             raise ValueError(f"ancdata is too long: the batch has {box.room} bytes of control data for a message")
-        box.control_sizes[i] = space
+        box.control_sizes[i : i + count] = [space] * count
         if control.descriptors and not size:
             filling.without_data.add(i)
+        return filling
 
     # ---- sending ----
 
@@ -154,8 +173,8 @@ class SendBatch:
         end = len(filling.pieces)
         answer = _offer(box, filling, end, sock, fd, flags)
         sent = answer if 0 < answer < PIECES else _send_rest(box, filling, end, sock, flags, answer)
-        if (gone := box.struct.next) >= filling.base + len(filling.pieces) and self._filling is filling:
-            self._filling = _Filling(gone)
+        if box.struct.next >= filling.base + len(filling.pieces) and self._filling is filling:
+            self._filling = _DRAINED
         return sent
 
     def skip(self) -> None:
@@ -173,7 +192,7 @@ class SendBatch:
         """Drops all messages that wait to be sent. See sendmmsg(2)."""
         struct = self._opened().struct
         not_busy(lib.lowsock_outbox_skip(struct, self._filling.end(), False))
-        self._filling = _Filling(struct.next)
+        self._filling = _DRAINED
 
     # ---- the end ----
 
@@ -200,7 +219,7 @@ class SendBatch:
     def close(self) -> None:
         """Lets go of the memory; what waits to be sent is dropped. May be called again. See sendmmsg(2)."""
         self._box = None
-        self._filling = _Filling(0)
+        self._filling = _DRAINED
 
     def __enter__(self) -> SendBatch:
         self._opened()
@@ -216,22 +235,20 @@ class SendBatch:
 class _Filling:
     """Messages from one time that the batch is empty to the next. The first has number ``base``."""
 
-    __slots__ = ("addresses", "base", "pieces", "without_data")
+    __slots__ = ("addresses", "base", "pieces", "sizes", "without_data")
 
-    def __init__(self, base: int) -> None:
+    def __init__(self, base: int, pieces: list[bytes], sizes: set[int]) -> None:
         self.base = base
-        self.pieces: list[bytes] = []
-        self.addresses: dict[int, tuple[int, Address]] = {}  # the first of those that have one: the last but one, the address
-        self.without_data: set[int] = set()  # those that carry descriptors
+        self.pieces = pieces
+        self.sizes = sizes  # of the pieces, each entered before them
+        self.addresses: list[tuple[int, int, Address]] = _NO_ADDRESSES  # the first that has one, the last but one, the address
+        self.without_data: set[int] = _NOBODY  # those that carry descriptors
 
     def end(self) -> int:
         return self.base + len(self.pieces)
 
-    def note_address(self, i: int, end: int, address: Address) -> None:
-        if address is None:
-            self.addresses.pop(i, None)
-        else:
-            self.addresses[i] = end, address
+
+_DRAINED = _Filling(-1, [], set())  # of all batches that are empty; stays so
 
 
 class _Box:
@@ -261,12 +278,6 @@ class _Box:
         struct.name_starts, struct.name_sizes, struct.control_sizes = self.name_starts, self.name_sizes, self.control_sizes
         self.control = control
 
-    def place_name(self, i: int, end: int, name: bytes) -> None:
-        at = i * SOCKADDR
-        self.names[at : at + len(name)] = name
-        self.name_starts[i:end] = [at] * (end - i)
-        self.name_sizes[i:end] = [len(name)] * (end - i)
-
 
 # ---- sending ----
 
@@ -283,12 +294,10 @@ def _offer(box: _Box, filling: _Filling, end: int, sock: Socket, fd: int, flags:
             return 0
         if box.control is not None:
             _check_beside(box, filling, first, count, sock)
-        sizes = [*{*map(len, part)}]
-        if len(sizes) > 1:
-            sizes = list(map(len, part))
-        if count < PIECES:
-            part += PADDING[count:]
-        answer = _send_pieces(struct, number, first, count, sizes, len(sizes), b"", 0, fd, flags, *part)
+        sizes = list(map(len, part)) if len(filling.sizes) > 1 else [*filling.sizes]
+        answer = send_pieces(struct, number, first, part, sizes, b"", fd, flags)
+        if answer >= 0:
+            return answer
         if answer != _MOVED:  # by a signal handler, since we looked
             return not_busy(answer)
 
@@ -310,12 +319,19 @@ def _send_rest(box: _Box, filling: _Filling, end: int, sock: Socket, flags: int,
 
 
 def _check_beside(box: _Box, filling: _Filling, first: int, count: int, sock: Socket) -> None:
-    """What only the socket tells: how addresses are encoded, and whether descriptors may go without data."""
+    """What only the socket tells: whether descriptors may go without data, and how addresses are encoded."""
     for i in sorted(filling.without_data):
         if first <= i < first + count:
             refuse_without_data(target(sock)[0], f"messages[{i}] data")
+    starts, sizes = [0] * count, [0] * count
     if filling.addresses:
         family = family_of(sock)
-        for i, (end, address) in sorted(filling.addresses.items()):
+        for i, end, address in filling.addresses:
             if i < first + count and first < end:
-                box.place_name(i, end, encode_named(i, family, address))
+                name = encode_named(i, family, address)
+                at, places = i * SOCKADDR, slice(max(i - first, 0), min(end - first, count))
+                box.names[at : at + len(name)] = name
+                starts[places] = [at] * len(starts[places])
+                sizes[places] = [len(name)] * len(sizes[places])
+    box.name_starts[first : first + count] = starts
+    box.name_sizes[first : first + count] = sizes

@@ -117,8 +117,19 @@ class Lib(Protocol):
     def lowsock_probe_batches(self, fd_from: int, fd_to: int) -> int: ...
     def lowsock_headers(self, count: int) -> int: ...
     def lowsock_sendmmsg(self, outbox: CData, fd: int, count: int, flags: int) -> int: ...
-    def lowsock_send_many(
-        self, fd: int, data: Bytes, sizes: Sequence[int], count: int, name: bytes, name_size: int, flags: int
+    def lowsock_send_joined(
+        self,
+        outbox: CData,
+        next: int,
+        first: int,
+        count: int,
+        sizes: Sequence[int],
+        size_count: int,
+        name: bytes,
+        name_size: int,
+        fd: int,
+        flags: int,
+        data: bytes,
     ) -> int: ...
     def lowsock_send_pieces(
         self,

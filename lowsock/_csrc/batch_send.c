@@ -167,40 +167,27 @@ int lowsock_sendmmsg(struct lowsock_outbox *outbox, int fd, int count, int flags
     return n;
 }
 
-long long lowsock_send_many(int fd, char *data, int *sizes, int count, char *name, int name_size, int flags)
+/* Where the pieces of messages are that are one piece each: in a row at `data`, or each where `pieces` says. Those beyond
+   `size_count` have the last one's size. */
+struct held {
+    char *data;
+    char **pieces;
+    const int *sizes;
+    int size_count;
+};
+
+static void fill_held(struct headers *headers, const struct held *held, int count)
 {
-    union stack_headers stack;
-    struct headers headers;
-    long long gone = 0;
-    int n = find_headers(&headers, NULL, &stack, (size_t)count, (size_t)count);
-    int i;
-
-    if (n < 0)
-        return n;
-    for (i = 0; i < count; i++) {
-        struct msghdr *message = &headers.messages[i].msg_hdr;
-
-        headers.iov[i].iov_base = data;
-        headers.iov[i].iov_len = (size_t)sizes[i];
-        message->msg_iov = headers.iov + i;
-        message->msg_iovlen = 1;
-        message->msg_name = name_size > 0 ? name : NULL;
-        message->msg_namelen = (socklen_t)name_size;
-        data += sizes[i];
-    }
-    n = send_whole(fd, headers.messages, count, flags, &gone);
-    free(headers.owned);
-    return n < 0 ? n : n + gone * (LOWSOCK_COUNT + 1LL);
-}
-
-static void fill_held(struct headers *headers, char **pieces, const int *sizes, int size_count, int count)
-{
+    char *data = held->data;
     int i;
 
     for (i = 0; i < count; i++) {
-        headers->iov[i].iov_base = pieces[i];
-        headers->iov[i].iov_len = (size_t)sizes[i < size_count ? i : size_count - 1];
-        headers->messages[i].msg_hdr.msg_iov = headers->iov + i;
+        struct iovec *iov = headers->iov + i;
+
+        iov->iov_len = (size_t)held->sizes[i < held->size_count ? i : held->size_count - 1];
+        iov->iov_base = held->pieces != NULL ? held->pieces[i] : data;
+        data += held->pieces != NULL ? 0 : iov->iov_len;
+        headers->messages[i].msg_hdr.msg_iov = iov;
         headers->messages[i].msg_hdr.msg_iovlen = 1;
     }
 }
@@ -215,7 +202,8 @@ static void fill_name(struct headers *headers, char *name, int name_size, int co
     }
 }
 
-static int send_next(struct lowsock_outbox *outbox, long long next, int fd, int first, struct headers *headers, int count, int flags)
+static int send_next(struct lowsock_outbox *outbox, long long next, int first, struct headers *headers, int count, int fd,
+                     int flags)
 {
     int n = enter(&outbox->busy);
     int i;
@@ -230,6 +218,37 @@ static int send_next(struct lowsock_outbox *outbox, long long next, int fd, int 
     }
     leave(&outbox->busy);
     return n;
+}
+
+static long long send_held(struct lowsock_outbox *outbox, long long next, int first, int count, const struct held *held,
+                           char *name, int name_size, int fd, int flags)
+{
+    union stack_headers stack;
+    struct headers headers;
+    long long gone = 0;
+    int n;
+
+    if (count <= 0 || held->size_count <= 0)
+        return -EINVAL;
+    n = find_headers(&headers, NULL, &stack, (size_t)count, (size_t)count);
+    if (n < 0)
+        return n;
+    fill_held(&headers, held, count);
+    fill_name(&headers, name, name_size, count);
+    if (outbox != NULL)
+        n = send_next(outbox, next, first, &headers, count, fd, flags);
+    else
+        n = send_whole(fd, headers.messages, count, flags, &gone);
+    free(headers.owned);
+    return n < 0 ? n : n + gone * (LOWSOCK_COUNT + 1LL);
+}
+
+long long lowsock_send_joined(struct lowsock_outbox *outbox, long long next, int first, int count, int *sizes, int size_count,
+                              char *name, int name_size, int fd, int flags, char *data)
+{
+    struct held held = {data, NULL, sizes, size_count};
+
+    return send_held(outbox, next, first, count, &held, name, name_size, fd, flags);
 }
 
 long long lowsock_send_pieces(
@@ -249,20 +268,11 @@ long long lowsock_send_pieces(
         p16, p17, p18, p19, p20, p21, p22, p23, p24, p25, p26, p27, p28, p29, p30, p31,
         p32, p33, p34, p35, p36, p37, p38, p39, p40, p41, p42, p43, p44, p45, p46, p47,
         p48, p49, p50, p51, p52, p53, p54, p55, p56, p57, p58, p59, p60, p61, p62, p63};
-    union stack_headers stack;
-    struct headers headers;
-    long long gone;
-    int n;
+    struct held held = {NULL, pieces, sizes, size_count};
 
-    if (count <= 0 || count > LOWSOCK_PIECES || size_count <= 0)
+    if (count > LOWSOCK_PIECES)
         return -EINVAL;
-    find_headers(&headers, NULL, &stack, (size_t)count, (size_t)count);
-    fill_held(&headers, pieces, sizes, size_count, count);
-    fill_name(&headers, name, name_size, count);
-    if (outbox != NULL)
-        return send_next(outbox, next, fd, first, &headers, count, flags);
-    n = send_whole(fd, headers.messages, count, flags, &gone);
-    return n < 0 ? n : n + gone * (LOWSOCK_COUNT + 1LL);
+    return send_held(outbox, next, first, count, &held, name, name_size, fd, flags);
 }
 
 long long lowsock_outbox_skip(struct lowsock_outbox *outbox, long long next, int whole)
