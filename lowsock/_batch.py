@@ -53,8 +53,7 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
     """
     own = messages if type(messages) is list else _listed(messages)
     if len(own) == 1 and type(sock) is _Socket and (piece := _lone(own[0])) is not None:
-        sent = sendmsg(sock, [piece], NO_ANCDATA, flags)
-        return 1 if sent == len(piece) else _send(sock, Outbox(sock).take([piece], []), checked_int("flags", flags), sent * (COUNT + 1))
+        return _send_lone(sock, piece, flags)
     if type(sock) is _Socket and 0 < len(own) <= BATCH and _type_of(sock) != _SOCK_STREAM:
         found = _plain(own)
         if found is not None:
@@ -68,6 +67,13 @@ def _lone(message: Any) -> bytes | None:
     if type(message) is tuple and len(message) == 1 and type(buffers := message[0]) is list and len(buffers) == 1:
         return buffers[0] if type(buffers[0]) is bytes else None
     return None
+
+
+def _send_lone(sock: Socket, piece: bytes, flags: int) -> int:
+    sent = sendmsg(sock, [piece], NO_ANCDATA, flags)
+    if sent == len(piece):
+        return 1
+    return _send(sock, Outbox(sock).take([piece], []), checked_int("flags", flags), sent * (COUNT + 1))
 
 
 def _plain(messages: list[Any]) -> tuple[list[bytes], Sequence[Address]] | None:

@@ -19,13 +19,14 @@ from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_da
 from lowsock._buffers import as_bytes, listed
 from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, persist, target
 from lowsock._ffi import ffi, lib
-from lowsock._inbox import aligned, slots
+from lowsock._inbox import aligned
 from lowsock._outbox import PIECES, SOCKADDR, encode_named, not_busy, pack, send_pieces
+from lowsock._reused import Reused
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, NoReturn, SupportsIndex
+    from typing import Any
 
     from lowsock._ancillary import Control
     from lowsock._types import Address, Buffer, CData, ControlMessage, Socket
@@ -38,12 +39,12 @@ _NOBODY: set[int] = set()
 _Socket = socket.socket
 
 
-class SendBatch:
+class SendBatch(Reused):
     """Up to ``vlen`` messages of ``bufsize`` bytes, with ``ancbufsize`` bytes of control data each, to be sent together.
 
-    `append` and `extend` keep what is to be sent: ``bytes`` as they are, a copy of everything else. `send` sends it, and goes
-    on after what has gone when it is called again. When all has gone, the batch is empty and can be filled anew. ``len()``
-    tells how many messages wait to be sent.
+    `append` and `extend` keep what is to be sent: ``bytes`` as they are, a copy of anything else. `send` sends it, and goes
+    on after what has gone when it is called again. When all has gone, the batch is empty, keeps nothing, and can be filled
+    anew. ``len()`` tells how many messages wait to be sent.
 
     A batch is for one user at a time: a `send` while another is in its system call is a `RuntimeError`. A signal handler may
     use the batch in the middle of a `send`: what it clears or sends itself is not sent again, what it adds waits for the
@@ -51,15 +52,13 @@ class SendBatch:
     lets go of the memory and is final: everything else raises `ValueError` from then on. See sendmmsg(2).
     """
 
-    __slots__ = ("_box", "_bufsize", "_filling", "_vlen")
+    __slots__ = ("_filling",)
 
     def __init__(self, vlen: int, bufsize: int, ancbufsize: int = 0) -> None:
-        self._box: _Box | None = None
-        self._vlen = slots(vlen)
-        self._bufsize = checked_int("bufsize", bufsize, least=0)
+        super().__init__(vlen, bufsize)
         room = aligned(checked_int("ancbufsize", ancbufsize, least=0))
         self._filling = _DRAINED
-        self._box = _Box(self._vlen, room)
+        self._memory = _Box(self._vlen, room)
 
     # ---- filling ----
 
@@ -72,7 +71,7 @@ class SendBatch:
         """
         piece = data if type(data) is bytes else as_bytes("data", data)
         control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata)  # what may be the caller's code has run
-        box = self._box or self._opened()
+        box: _Box = self._memory or self._opened()
         size = len(piece)
         while True:
             filling = self._filling
@@ -90,7 +89,7 @@ class SendBatch:
 
         Adds all, or raises what `append` raises and adds none. See sendmmsg(2).
         """
-        box = self._box or self._opened()
+        box: _Box = self._memory or self._opened()
         own = pieces.copy() if type(pieces) is list else listed("pieces", pieces)
         if {*map(type, own)} != _BYTES:
             own = [as_bytes(f"pieces[{i}]", piece) for i, piece in enumerate(own)]
@@ -129,7 +128,7 @@ class SendBatch:
         return filling
 
     def _put_beside(self, box: _Box, count: int, size: int, control: Control, address: Address) -> _Filling:
-        """Notes what goes beside the data of ``count`` messages that are about to be added to the filling, which is returned."""
+        """Notes what goes beside the data of ``count`` messages that are then added to the filling that is returned."""
         box.have_beside(self._vlen)
         filling = self._find_room(box, count, size)
         i = len(filling.pieces)
@@ -163,7 +162,7 @@ class SendBatch:
         Raises what `sendmsg` raises; `ValueError` for an address that is a host name, its message named by the number that
         it has in the batch. See sendmmsg(2).
         """
-        box = self._box or self._opened()
+        box: _Box = self._memory or self._opened()
         if flags is not ZERO:
             flags = checked_int("flags", flags)
         fd, timeout = (sock.fileno(), sock.gettimeout()) if type(sock) is _Socket else target(sock)
@@ -196,40 +195,10 @@ class SendBatch:
 
     # ---- the end ----
 
-    def _opened(self) -> _Box:
-        if self._box is None:
-            raise ValueError("the batch is closed")
-        return self._box
-
-    @property
-    def vlen(self) -> int:
-        """How many messages there is room for."""
-        return self._vlen
-
-    @property
-    def bufsize(self) -> int:
-        """How many bytes of data there is room for in each."""
-        return self._bufsize
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` has been called."""
-        return self._box is None
-
     def close(self) -> None:
         """Lets go of the memory; what waits to be sent is dropped. May be called again. See sendmmsg(2)."""
-        self._box = None
+        self._memory = None
         self._filling = _DRAINED
-
-    def __enter__(self) -> SendBatch:
-        self._opened()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError("a SendBatch can be neither copied nor pickled: what waits in it is sent once")
 
 
 class _Filling:
@@ -241,7 +210,9 @@ class _Filling:
         self.base = base
         self.pieces = pieces
         self.sizes = sizes  # of the pieces, each entered before them
-        self.addresses: list[tuple[int, int, Address]] = _NO_ADDRESSES  # the first that has one, the last but one, the address
+        self.addresses: list[tuple[int, int, Address]] = (
+            _NO_ADDRESSES  # the first that has one, the last but one, the address
+        )
         self.without_data: set[int] = _NOBODY  # those that carry descriptors
 
     def end(self) -> int:

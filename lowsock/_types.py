@@ -23,10 +23,14 @@ class Lib(Protocol):
     LOWSOCK_CLOSED: int
     LOWSOCK_PEEKED: int
     LOWSOCK_BATCH: int
+    LOWSOCK_PIECES: int
+    LOWSOCK_MOVED: int
     LOWSOCK_BUSY: int
     LOWSOCK_ALIGNED: int
     LOWSOCK_SOCKADDR: int
     LOWSOCK_COUNT: int
+    LOWSOCK_SIZES: int
+    LOWSOCK_FIRST_SHIFT: int
     LOWSOCK_SOURCES: int
     LOWSOCK_FLAGS: int
     LOWSOCK_CONTROL: int

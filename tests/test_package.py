@@ -50,6 +50,7 @@ LAYERS = (
     ("constants", "_descriptors", "_urgent"),
     ("_batch",),
     ("_receiving", "_sending", "_patience", "_owned", "_recv_batch", "_send_batch"),
+    ("_reused",),
     ("_inbox",),
     ("_outbox",),
     ("_ancillary", "_address"),
