@@ -186,7 +186,8 @@ static void fill_held(struct headers *headers, const struct held *held, int coun
 
         iov->iov_len = (size_t)held->sizes[i < held->size_count ? i : held->size_count - 1];
         iov->iov_base = held->pieces != NULL ? held->pieces[i] : data;
-        data += held->pieces != NULL ? 0 : iov->iov_len;
+        if (held->pieces == NULL)
+            data += iov->iov_len;
         headers->messages[i].msg_hdr.msg_iov = iov;
         headers->messages[i].msg_hdr.msg_iovlen = 1;
     }
