@@ -161,8 +161,9 @@ def recvmmsg(
 
     Each has ``bufsize`` bytes of room for data and ``ancbufsize`` for control messages. Only the first is waited for, as
     `recvmsg` would; the rest is what is there already. With ``wait_all`` all are waited for, and fewer come only when the
-    socket's time is up, an error is pending or its error queue is not empty. An error after the first message is kept by
-    the kernel for the next call.
+    socket's time is up, nothing more can come (it was shut down, or the peer has closed), an error is pending or its error
+    queue is not empty. An error after the first message is kept by the kernel for the next call. With ``MSG_PEEK`` the
+    kernel looks at the first message each time: it comes ``vlen`` times, with descriptors of its own each time.
 
     Received descriptors are close-on-exec and yours from the return on; if anything is raised before, all are closed.
     Raises what `recvmsg` raises. See recvmmsg(2).

@@ -32,8 +32,8 @@ class RecvBatch(Reused):
     Received descriptors belong to the batch until `ancdata` hands them out. Those that nobody asked for are closed by the
     next `receive`, by `close`, or when the batch is gone.
 
-    A batch is for one user at a time: a `receive` while another is in its system call is a `RuntimeError`. `close`, or the
-    end of a ``with`` statement, is final: everything else raises `ValueError` from then on. See recvmmsg(2).
+    A batch is for one user at a time: a `receive` while another is in its system call is a `RuntimeError`. After a fork, a
+    batch that another thread was in a call with stays in use in the child: make a new one there. `close`, or the end of a ``with`` statement, is final: everything else raises `ValueError` from then on. See recvmmsg(2).
     """
 
     __slots__ = ("__weakref__", "_ancbufsize", "_taken")
@@ -50,7 +50,7 @@ class RecvBatch(Reused):
         """Receives up to ``vlen`` messages, as `recvmmsg` does; returns how many came.
 
         Only the first is waited for, unless ``wait_all``. The messages of the last time are gone, whether this succeeds or
-        not. Raises what `recvmmsg` raises. See recvmmsg(2).
+        not. With ``MSG_PEEK`` all are the first message, as `recvmmsg` says. Raises what `recvmmsg` raises. See recvmmsg(2).
         """
         inbox: Inbox = self._memory or self._opened()
         if flags is not ZERO:

@@ -48,8 +48,9 @@ class SendBatch(Reused):
 
     A batch is for one user at a time: a `send` while another is in its system call is a `RuntimeError`. A signal handler may
     use the batch in the middle of a `send`: what it clears or sends itself is not sent again, what it adds waits for the
-    next `send`, and a `send` returns the number of those that it sent itself. `close`, or the end of a ``with`` statement,
-    lets go of the memory and is final: everything else raises `ValueError` from then on. See sendmmsg(2).
+    next `send`, and a `send` returns the number of those that it sent itself. After a fork, a batch that another thread was
+    in a call with stays in use in the child: make a new one there. `close`, or the end of a ``with`` statement, lets go of
+    the memory and is final: everything else raises `ValueError` from then on. See sendmmsg(2).
     """
 
     __slots__ = ("_filling",)

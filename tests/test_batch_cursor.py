@@ -270,6 +270,32 @@ def test_an_address_does_not_outlive_its_filling(udp_pair, monkeypatch):
             batch.send(c)
 
 
+# ---- what the kernel does ----
+
+
+def test_a_peek_shows_the_first_message_each_time(dgrams):
+    """The documentation says so; nothing is taken."""
+    a, b = dgrams
+    for data in (b"1", b"2"):
+        a.send(data)
+    assert [message[0] for message in recvmmsg(b, 3, 10, 0, socket.MSG_PEEK)] == [b"1"] * 3
+    with RecvBatch(3, 10) as batch:
+        assert batch.receive(b, socket.MSG_PEEK) == 3
+        assert [data for data, _ in batch.datagrams()] == [b"1"] * 3
+    assert received(b) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("end", ("shutdown", "close"))
+def test_waiting_for_all_ends_with_the_peer(end):
+    """Nothing more can come, and a call that would wait for it would wait for ever."""
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with a, b:
+        b.settimeout(10)
+        a.send(b"last")
+        a.shutdown(socket.SHUT_WR) if end == "shutdown" else a.close()
+        assert recvmmsg(b, 4, 10, wait_all=True)[0][0] == b"last"
+
+
 # ---- the object ----
 
 
