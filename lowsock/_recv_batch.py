@@ -33,7 +33,8 @@ class RecvBatch(Reused):
     next `receive`, by `close`, or when the batch is gone.
 
     A batch is for one user at a time: a `receive` while another is in its system call is a `RuntimeError`. After a fork, a
-    batch that another thread was in a call with stays in use in the child: make a new one there. `close`, or the end of a ``with`` statement, is final: everything else raises `ValueError` from then on. See recvmmsg(2).
+    batch that another thread was in a call with stays in use in the child: make a new one there. `close`, or the end of a
+    ``with`` statement, is final: everything else raises `ValueError` from then on. See recvmmsg(2).
     """
 
     __slots__ = ("__weakref__", "_ancbufsize", "_taken")
