@@ -31,6 +31,8 @@ _Socket = socket.socket
 _AF = CONSTANTS  # PyPy's socket module lacks some families
 
 _INET = (socket.AF_INET, socket.AF_INET6)
+_OTHER: dict[int, int] = {socket.AF_INET: socket.AF_INET6, socket.AF_INET6: socket.AF_INET}
+_NAMES: dict[int, str] = {socket.AF_INET: "AF_INET", socket.AF_INET6: "AF_INET6"}
 _string = ffi.string
 _turns = itertools.count()
 _SELDOM = 15  # one new IPv4 source in 16 is kept: whoever comes often is soon among them, a flood of others costs little
@@ -170,6 +172,9 @@ def _encode_numeric(family: int, address: Address) -> bytes:
     if family in _INET and isinstance(address, tuple) and address:
         host = _host(address[0])
         if host not in ("", "<broadcast>") and not _is_numeric(family, host) and not _has_scope(family, host):
+            other = _OTHER[family]
+            if _is_numeric(other, host):
+                raise ValueError(f"address host must be of the socket's family, {host!r:.80} is of {_NAMES[other]}")
             raise ValueError(f"address host must be numeric here: to look up {host!r:.80} would block")
     return encode(family, address)
 

@@ -11,11 +11,13 @@ import socket
 from operator import itemgetter
 
 from lowsock._address import family_of
-from lowsock._ancillary import close_all, descriptors
+from lowsock._ancillary import NO_ANCDATA, close_all, descriptors
 from lowsock._calling import INT_MAX, MSG_DONTWAIT, ZERO, checked_int, iterated
-from lowsock._ffi import lib
+from lowsock._ffi import ffi, lib
 from lowsock._inbox import CONTROL, COUNT, give, take
-from lowsock._outbox import BATCH, JOINED, SHAPE, Outbox, deliver, encode_named
+from lowsock._outbox import BATCH, JOINED, PIECES, SHAPE, Outbox, deliver, encode_named, send_pieces
+from lowsock._receiving import recvmsg
+from lowsock._sending import sendmsg
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -30,8 +32,10 @@ _SOCK_STREAM = int(socket.SOCK_STREAM)
 _SEQUENCES = {tuple, list}
 _BYTES = {bytes}
 _ONE, _THREE = {1}, {3}
+_ONE_MESSAGE = 1  # an argument that is this very int, as `ZERO`
 _first = itemgetter(0)
-_send_many = lib.lowsock_send_many
+_send_joined = lib.lowsock_send_joined
+_NO_OUTBOX = ffi.NULL
 
 
 def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
@@ -48,12 +52,28 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
     Raises what `sendmsg` raises. See sendmmsg(2).
     """
     own = messages if type(messages) is list else _listed(messages)
+    if len(own) == 1 and type(sock) is _Socket and (piece := _lone(own[0])) is not None:
+        return _send_lone(sock, piece, flags)
     if type(sock) is _Socket and 0 < len(own) <= BATCH and _type_of(sock) != _SOCK_STREAM:
         found = _plain(own)
         if found is not None:
             return _send_plain(sock, *found, 0 if flags is ZERO else checked_int("flags", flags))
     flags = checked_int("flags", flags)
     return _send(sock, Outbox(sock).encode(own if own is not messages else own.copy()), flags, 0)
+
+
+def _lone(message: Any) -> bytes | None:
+    """The one buffer of a message that is nothing but that: it goes as `sendmsg` sends it."""
+    if type(message) is tuple and len(message) == 1 and type(buffers := message[0]) is list and len(buffers) == 1:
+        return buffers[0] if type(buffers[0]) is bytes else None
+    return None
+
+
+def _send_lone(sock: Socket, piece: bytes, flags: int) -> int:
+    sent = sendmsg(sock, [piece], NO_ANCDATA, flags)
+    if sent == len(piece):
+        return 1
+    return _send(sock, Outbox(sock).take([piece], []), checked_int("flags", flags), sent * (COUNT + 1))
 
 
 def _plain(messages: list[Any]) -> tuple[list[bytes], Sequence[Address]] | None:
@@ -85,14 +105,28 @@ def _send_plain(sock: Any, pieces: list[bytes], addresses: Sequence[Address], fl
         family = family_of(sock)
         several = addresses if {*map(id, addresses)} != {id(addresses[0])} else addresses[:1]
         names = [b"" if address is None else encode_named(i, family, address) for i, address in enumerate(several)]
-    sizes, answer = list(map(len, pieces)), 0
-    if len(names) <= 1 and sum(sizes) <= JOINED * len(sizes):
+    answer = 0
+    if len(names) <= 1:
         name = names[0] if names else b""
         once = flags | MSG_DONTWAIT if sock.gettimeout() else flags
-        answer = _send_many(sock.fileno(), b"".join(pieces), sizes, len(sizes), name, len(name), once)
+        answer = _send_at_once(sock.fileno(), pieces, name, once)
         if 0 < answer <= COUNT:
             return answer
     return _send(sock, Outbox(sock).take(pieces, names * len(pieces) if len(names) == 1 else names), flags, answer)
+
+
+def _send_at_once(fd: int, pieces: list[bytes], name: bytes, flags: int) -> int:
+    """Sends messages of one piece to one address, if they can go in one call; the answer is 0 if not."""
+    count = len(pieces)
+    sizes = [*{*map(len, pieces)}]
+    if len(sizes) > 1:
+        sizes = list(map(len, pieces))
+    if count <= PIECES:
+        return send_pieces(_NO_OUTBOX, 0, 0, pieces, sizes, name, fd, flags)
+    data = b"".join(pieces)
+    if len(data) > JOINED * count:
+        return 0
+    return _send_joined(_NO_OUTBOX, 0, 0, count, sizes, len(sizes), name, len(name), fd, flags, data)
 
 
 def _listed(messages: Iterable[Any]) -> list[Any]:
@@ -127,12 +161,15 @@ def recvmmsg(
 
     Each has ``bufsize`` bytes of room for data and ``ancbufsize`` for control messages. Only the first is waited for, as
     `recvmsg` would; the rest is what is there already. With ``wait_all`` all are waited for, and fewer come only when the
-    socket's time is up, an error is pending or its error queue is not empty. An error after the first message is kept by
-    the kernel for the next call.
+    socket's time is up, nothing more can come (it was shut down, or the peer has closed), an error is pending or its error
+    queue is not empty. An error after the first message is kept by the kernel for the next call. With ``MSG_PEEK`` the
+    kernel looks at the first message each time: it comes ``vlen`` times, with descriptors of its own each time.
 
     Received descriptors are close-on-exec and yours from the return on; if anything is raised before, all are closed.
     Raises what `recvmsg` raises. See recvmmsg(2).
     """
+    if vlen is _ONE_MESSAGE and flags is ZERO:
+        return [recvmsg(sock, bufsize, ancbufsize)]
     plain = type(vlen) is type(bufsize) is type(ancbufsize) is type(flags) is int
     if not (plain and 0 < vlen <= COUNT and 0 <= bufsize <= INT_MAX and 0 <= ancbufsize <= INT_MAX >= flags > -INT_MAX):
         vlen = checked_int("vlen", vlen, least=0, most=COUNT)

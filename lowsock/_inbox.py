@@ -7,10 +7,11 @@ from __future__ import annotations
 import math
 import os
 import select
+import socket
 import sys
 import time
 from itertools import count as counted
-from itertools import repeat
+from itertools import islice, repeat
 from struct import Struct
 
 from lowsock._address import KNOWN, KNOWN_NAMES, decode_inet, decode_name
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from lowsock._types import Address, Ancillary, Received, Socket
 
 COUNT = lib.LOWSOCK_COUNT
-_SOURCES, _FLAGS, CONTROL = lib.LOWSOCK_SOURCES, lib.LOWSOCK_FLAGS, lib.LOWSOCK_CONTROL
+_SIZES, _SOURCES, _FLAGS, CONTROL = lib.LOWSOCK_SIZES, lib.LOWSOCK_SOURCES, lib.LOWSOCK_FLAGS, lib.LOWSOCK_CONTROL
+_FIRST = lib.LOWSOCK_FIRST_SHIFT
+_SHAPE = -1 << _FIRST | _SIZES | COUNT  # what of an answer tells where the data of each message is
 _SOCKADDR, _ROW = lib.LOWSOCK_SOCKADDR, lib.LOWSOCK_ROW
 _HEADER = CMSG_LEN(0)
 POLLIN = select.POLLIN | select.POLLPRI
@@ -39,6 +42,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 SLOTS, DATA, ROOM = 1024, 256 * 1024, 64 * 1024
 
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
+_Socket = socket.socket
 _recvmmsg = lib.lowsock_recvmmsg
 _unpack = ffi.unpack
 
@@ -46,7 +50,7 @@ _unpack = ffi.unpack
 class Inbox:
     """``struct lowsock_inbox`` and the memory that its pointers lead to."""
 
-    __slots__ = ("_cut", "_memory", "_rows", "_shape", "control", "data", "names", "pooled", "struct")
+    __slots__ = ("_kept", "_memory", "_rows", "control", "data", "names", "pooled", "struct")
 
     def __init__(self, slots: int, data_size: int, control_size: int) -> None:
         self.struct = ffi.new("struct lowsock_inbox *")
@@ -59,25 +63,26 @@ class Inbox:
         self.data, self.control, self.names = ffi.buffer(data), ffi.buffer(control), ffi.buffer(names)
         self._memory = (data, control, names, headers, *columns)  # the struct's pointers keep nothing alive
         self._rows = ffi.new("long long[]", 0)
-        self._shape: tuple[int, int, int] | None = None
-        self._cut: Struct | None = None
+        self._kept: tuple[int, int, list[slice], Struct | None] = -1, 0, [], None  # of messages of one size: see _parts
         self.pooled = slots == SLOTS and data_size == DATA and control_size == ROOM
 
     def receive(self, sock: Socket, count: int, size: int, room: int, flags: int, wait_all: bool) -> int:
         """Receives up to ``count`` messages of ``size`` bytes, with ``room`` for control data each; returns the answer."""
         started = time.monotonic() if wait_all else 0.0
-        fd, timeout = target(sock)
+        fd, timeout = (sock.fileno(), sock.gettimeout()) if type(sock) is _Socket else target(sock)
         once = flags | MSG_DONTWAIT if timeout else flags
-        answer = not_busy(_recvmmsg(self.struct, fd, 0, count, size, room, once))
+        answer = _recvmmsg(self.struct, fd, 0, count, size, room, once)
         if answer < 0:
-
-            def attempt(fd: int) -> int:
-                return not_busy(_recvmmsg(self.struct, fd, 0, count, size, room, once))
-
-            answer = persist(sock, flags, POLLIN, attempt, answer)
+            answer = self._persist(sock, (count, size, room, once), flags, not_busy(answer))
         if wait_all and not flags & MSG_DONTWAIT:
             answer = self._receive_rest(sock, count, flags, started, answer)
         return answer
+
+    def _persist(self, sock: Socket, wanted: tuple[int, int, int, int], flags: int, answer: int) -> int:
+        def attempt(fd: int) -> int:
+            return not_busy(_recvmmsg(self.struct, fd, 0, *wanted))
+
+        return persist(sock, flags, POLLIN, attempt, answer)
 
     def _receive_rest(self, sock: Socket, count: int, flags: int, started: float, answer: int) -> int:
         """Goes on until all have come or the socket's time is up. An error is left to the next call: who has messages
@@ -104,41 +109,53 @@ class Inbox:
 
     def messages(self, answer: int) -> list[Received]:
         """All messages as `recvmsg` returns them. Their descriptors still belong to the inbox."""
-        if answer == 1:
-            return [(self.data[: self.struct.sizes[0]], [], 0, self.address(0))]
         n = answer & COUNT
-        pieces = self.pieces(n)
-        if answer == n:
+        pieces = self.pieces(answer)
+        if not answer & (_SOURCES | _FLAGS | CONTROL):
             address = self.address(0)
             return [(piece, [], 0, address) for piece in pieces]
         ancdata = self.ancdata(0, n) if answer & CONTROL else map(list, repeat((), n))
         flags = _unpack(self.struct.flags, n) if answer & _FLAGS else repeat(0, n)
         return list(zip(pieces, ancdata, flags, self.addresses(answer)))
 
-    def pieces(self, n: int) -> Iterable[bytes]:
-        """The data of the first ``n`` messages. All of one size, as often as the last time, are cut out by one format."""
-        sizes = _unpack(self.struct.sizes, n)
-        size = self.struct.size
-        if not PYPY and n > 1 and sizes.count(sizes[0]) == n:
-            shape = n, sizes[0], size
-            if shape == self._shape:
-                self._cut = self._cut or Struct(f"{sizes[0]}s{size - sizes[0]}x" * n)
-                return self._cut.unpack_from(self.data)
-            self._shape, self._cut = shape, None
-        view = self.data
-        return [view[at : at + got] for at, got in zip(counted(0, size), sizes)]
+    def pieces(self, answer: int) -> Iterable[bytes]:
+        """The data of all messages. All of one size, as often as the last time, are cut out by one format."""
+        kept = self._kept
+        if answer & _SHAPE == kept[0] and self.struct.size == kept[1] and not PYPY:
+            cut = kept[3]
+            if cut is None:
+                n, first, size = answer & COUNT, answer >> _FIRST, kept[1]
+                cut = Struct(f"{first}s{size - first}x" * n)
+                self._kept = *kept[:3], cut
+            return cut.unpack_from(self.data)
+        data = self.data
+        return [data[part] for part in self._parts(answer)]
 
-    def views(self, n: int) -> list[memoryview]:
+    def views(self, answer: int) -> list[memoryview]:
         """The same as parts of the memory, which they keep."""
         view = memoryview(self.data)
-        return [view[at : at + got] for at, got in zip(counted(0, self.struct.size), _unpack(self.struct.sizes, n))]
+        return [view[part] for part in self._parts(answer)]
+
+    def _parts(self, answer: int) -> list[slice]:
+        """Where the data of each message is. Those of messages that are all of one size are kept for the next time."""
+        n, size, kept = answer & COUNT, self.struct.size, self._kept
+        if answer & _SHAPE == kept[0] and size == kept[1]:
+            return kept[2]
+        if answer & _SIZES or not n:
+            return [slice(at, at + got) for at, got in zip(counted(0, size), _unpack(self.struct.sizes, n))]
+        first = answer >> _FIRST
+        parts = [slice(at, at + first) for at in islice(counted(0, size), n)]
+        self._kept = answer & _SHAPE, size, parts, None
+        return parts
 
     def addresses(self, answer: int) -> Any:
         """An iterable of all addresses."""
-        n = answer & COUNT
+        n, sources = answer & COUNT, self.struct.sources
+        if not n:
+            return ()
         if not answer & _SOURCES:
-            return repeat(self.address(0), n) if n else ()
-        sources = _unpack(self.struct.sources, n)
+            return repeat(KNOWN(sources[0]) or self._decode(0, sources[0]), n)
+        sources = _unpack(sources, n)
         return [KNOWN(source) or self._decode(i, source) for i, source in enumerate(sources)]
 
     def address(self, i: int) -> Address:

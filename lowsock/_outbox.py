@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
     from lowsock._types import Address, CData, Socket
 
-BATCH = lib.LOWSOCK_BATCH
+BATCH, PIECES, SOCKADDR = lib.LOWSOCK_BATCH, lib.LOWSOCK_PIECES, lib.LOWSOCK_SOCKADDR
+_PADDING = [b""] * PIECES  # C takes no fewer pointers
+FEW = 32  # so many pieces of no great size are sooner joined than handed over one by one
 SHAPE = "(buffers[, ancdata[, address]])"
 JOINED = 8 * 1024  # bytes of a message, on average: up to so many, one copy is cheaper than a pointer for each
 POLLOUT = select.POLLOUT
 _BUSY = -lib.LOWSOCK_BUSY
 _HEADER = CMSG_SPACE(0) + 16  # bytes of a control message beside its payload, at most
 
-_sendmmsg = lib.lowsock_sendmmsg
+_sendmmsg, _send_joined, _send_pieces = lib.lowsock_sendmmsg, lib.lowsock_send_joined, lib.lowsock_send_pieces
 
 
 def deliver(box: Any, count: int, sock: Socket, flags: int, answer: int = 0) -> int:
@@ -55,6 +57,20 @@ def deliver(box: Any, count: int, sock: Socket, flags: int, answer: int = 0) -> 
     while answer == BATCH and struct.next < count:
         answer = attempt(target(sock)[0])
     return int(struct.next) - begun
+
+
+def send_pieces(
+    outbox: CData, number: int, first: int, pieces: list[bytes], sizes: list[int], name: bytes, fd: int, flags: int
+) -> int:
+    """Offers the kernel messages of one piece, `PIECES` at most; ``sizes`` of all, or the one that they have. The answer is
+    that of ``lowsock_send_pieces``."""
+    count = len(pieces)
+    if count <= FEW and max(sizes) <= JOINED:
+        data = b"".join(pieces)
+        return _send_joined(outbox, number, first, count, sizes, len(sizes), name, len(name), fd, flags, data)
+    if count < PIECES:
+        pieces = pieces + _PADDING[count:]
+    return _send_pieces(outbox, number, first, count, sizes, len(sizes), name, len(name), fd, flags, *pieces)
 
 
 def not_busy(answer: int) -> int:
@@ -200,7 +216,10 @@ def pack(memory: CData, room: int, control: Control) -> int:
 def encode_named(i: int, family: Any, address: Address) -> bytes:
     """The ``struct sockaddr`` of a numeric address of message ``i``; the error names it."""
     try:
-        return encode_for(-1, address, family)
+        name = encode_for(-1, address, family)
+        if len(name) > SOCKADDR:
+            raise ValueError(f"address is too long: {len(name)} bytes")  # more than a struct sockaddr_storage
+        return name
     except (TypeError, ValueError, OverflowError, OSError) as error:
         if len(error.args) == 1 and str(error).startswith(("address", "AF_UNIX")):
             error.args = (f"messages[{i}] {error}",)

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from lowsock._calling import checked_index, checked_int
+from lowsock._calling import ZERO, checked_index, checked_int
 from lowsock._ffi import lib
-from lowsock._inbox import COUNT, Inbox, aligned, slots
+from lowsock._inbox import COUNT, Inbox, aligned
 from lowsock._outbox import not_busy
+from lowsock._reused import Reused
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, NoReturn, SupportsIndex
+    from typing import Any
 
     from lowsock._types import Address, Ancillary, Socket
 
@@ -20,7 +21,7 @@ _hand_over = lib.lowsock_inbox_hand_over
 _take_back = lib.lowsock_inbox_take_back
 
 
-class RecvBatch:
+class RecvBatch(Reused):
     """Room for ``vlen`` messages of ``bufsize`` bytes, with ``ancbufsize`` bytes of control data each.
 
     `receive` fills it. Then ``for data, address in batch`` gives the data as views of the batch's memory, `datagrams` as
@@ -31,33 +32,36 @@ class RecvBatch:
     Received descriptors belong to the batch until `ancdata` hands them out. Those that nobody asked for are closed by the
     next `receive`, by `close`, or when the batch is gone.
 
-    A batch is for one user at a time: a `receive` while another is in its system call is a `RuntimeError`. `close`, or the
-    end of a ``with`` statement, is final: everything else raises `ValueError` from then on. See recvmmsg(2).
+    A batch is for one user at a time: a `receive` while another is in its system call is a `RuntimeError`. After a fork, a
+    batch that another thread was in a call with stays in use in the child: make a new one there. `close`, or the end of a
+    ``with`` statement, is final: everything else raises `ValueError` from then on. See recvmmsg(2).
     """
 
-    __slots__ = ("__weakref__", "_ancbufsize", "_bufsize", "_inbox", "_taken", "_vlen")
+    __slots__ = ("__weakref__", "_ancbufsize", "_taken")
 
     def __init__(self, vlen: int, bufsize: int, ancbufsize: int = 0) -> None:
-        self._inbox: Inbox | None = None
-        self._vlen = slots(vlen)
-        self._bufsize = checked_int("bufsize", bufsize, least=0)
+        if getattr(self, "_memory", None) is not None:
+            raise RuntimeError("a RecvBatch is made once")  # its descriptors would be lost
+        super().__init__(vlen, bufsize)
         self._ancbufsize = checked_int("ancbufsize", ancbufsize, least=0)
         self._taken: dict[tuple[int, int], Ancillary] = {}
-        self._inbox = Inbox(self._vlen, self._vlen * self._bufsize, self._vlen * aligned(self._ancbufsize))
+        self._memory = Inbox(self._vlen, self._vlen * self._bufsize, self._vlen * aligned(self._ancbufsize))
 
     def receive(self, sock: Socket, flags: int = 0, *, wait_all: bool = False) -> int:
         """Receives up to ``vlen`` messages, as `recvmmsg` does; returns how many came.
 
         Only the first is waited for, unless ``wait_all``. The messages of the last time are gone, whether this succeeds or
-        not. Raises what `recvmmsg` raises. See recvmmsg(2).
+        not. With ``MSG_PEEK`` all are the first message, as `recvmmsg` says. Raises what `recvmmsg` raises. See recvmmsg(2).
         """
-        inbox = self._opened()
-        flags = checked_int("flags", flags)
-        self._taken = {}
+        inbox: Inbox = self._memory or self._opened()
+        if flags is not ZERO:
+            flags = checked_int("flags", flags)
+        if self._taken:
+            self._taken = {}
         try:
             return inbox.receive(sock, self._vlen, self._bufsize, self._ancbufsize, flags, bool(wait_all)) & COUNT
         finally:
-            if self._inbox is None:  # closed by another thread or a signal handler
+            if self._memory is None:  # closed by another thread or a signal handler
                 _close(inbox.struct)
 
     # ---- all messages ----
@@ -67,15 +71,15 @@ class RecvBatch:
 
     def __iter__(self) -> Iterator[tuple[memoryview, Address]]:
         """Each message's data, as a view of the batch's memory, and its address."""
-        inbox = self._opened()
-        answer = inbox.struct.count | inbox.struct.bits
-        return zip(inbox.views(answer & COUNT), inbox.addresses(answer))
+        inbox: Inbox = self._memory or self._opened()
+        answer = inbox.struct.answer
+        return zip(inbox.views(answer), inbox.addresses(answer))
 
     def datagrams(self) -> Iterator[tuple[bytes, Address]]:
         """Each message's data, as bytes, and its address. See recvmmsg(2)."""
-        inbox = self._opened()
-        answer = inbox.struct.count | inbox.struct.bits
-        return zip(inbox.pieces(answer & COUNT), inbox.addresses(answer))
+        inbox: Inbox = self._memory or self._opened()
+        answer = inbox.struct.answer
+        return zip(inbox.pieces(answer), inbox.addresses(answer))
 
     # ---- one message ----
 
@@ -123,44 +127,14 @@ class RecvBatch:
 
     # ---- the end ----
 
-    def _opened(self) -> Inbox:
-        if self._inbox is None:
-            raise ValueError("the batch is closed")
-        return self._inbox
-
-    @property
-    def vlen(self) -> int:
-        """How many messages there is room for."""
-        return self._vlen
-
-    @property
-    def bufsize(self) -> int:
-        """How many bytes of data there is room for in each."""
-        return self._bufsize
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` has been called."""
-        return self._inbox is None
-
     def close(self) -> None:
         """Closes the descriptors that nobody asked for, and lets go of the memory. May be called again. See recvmmsg(2)."""
-        inbox, self._inbox = self._inbox, None
+        inbox, self._memory = self._memory, None
         if inbox is not None:
             self._taken = {}
             _close(inbox.struct)
 
-    def __enter__(self) -> RecvBatch:
-        self._opened()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __del__(self, _close: Any = _close) -> None:  # the module may be gone by then
-        inbox = getattr(self, "_inbox", None)
+        inbox = getattr(self, "_memory", None)
         if inbox is not None:
             _close(inbox.struct)
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError("a RecvBatch can be neither copied nor pickled: its descriptors have one owner")

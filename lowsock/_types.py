@@ -23,10 +23,14 @@ class Lib(Protocol):
     LOWSOCK_CLOSED: int
     LOWSOCK_PEEKED: int
     LOWSOCK_BATCH: int
+    LOWSOCK_PIECES: int
+    LOWSOCK_MOVED: int
     LOWSOCK_BUSY: int
     LOWSOCK_ALIGNED: int
     LOWSOCK_SOCKADDR: int
     LOWSOCK_COUNT: int
+    LOWSOCK_SIZES: int
+    LOWSOCK_FIRST_SHIFT: int
     LOWSOCK_SOURCES: int
     LOWSOCK_FLAGS: int
     LOWSOCK_CONTROL: int
@@ -118,9 +122,35 @@ class Lib(Protocol):
     def lowsock_read_option(self, fd: int, level: int, option: int, value: CData, size: int) -> int: ...
     def lowsock_headers(self, count: int) -> int: ...
     def lowsock_sendmmsg(self, outbox: CData, fd: int, count: int, flags: int) -> int: ...
-    def lowsock_send_many(
-        self, fd: int, data: Bytes, sizes: Sequence[int], count: int, name: bytes, name_size: int, flags: int
+    def lowsock_send_joined(
+        self,
+        outbox: CData,
+        next: int,
+        first: int,
+        count: int,
+        sizes: Sequence[int],
+        size_count: int,
+        name: bytes,
+        name_size: int,
+        fd: int,
+        flags: int,
+        data: bytes,
     ) -> int: ...
+    def lowsock_send_pieces(
+        self,
+        outbox: CData,
+        next: int,
+        first: int,
+        count: int,
+        sizes: Sequence[int],
+        size_count: int,
+        name: bytes,
+        name_size: int,
+        fd: int,
+        flags: int,
+        *pieces: bytes,
+    ) -> int: ...
+    def lowsock_outbox_skip(self, outbox: CData, next: int, whole: bool) -> int: ...
     def lowsock_pack_control(self, control: CData, space: int, payload: bytes, table: Sequence[int], rows: int) -> int: ...
     def lowsock_recvmmsg(self, inbox: CData, fd: int, first: int, count: int, size: int, room: int, flags: int) -> int: ...
     def lowsock_inbox_rows(self, inbox: CData, first: int, count: int, rows: CData, most: int) -> int: ...

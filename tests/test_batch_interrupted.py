@@ -218,7 +218,7 @@ def test_two_calls_with_one_batch_are_refused(dgrams):
     with RecvBatch(4, 10) as batch:
         thread = threading.Thread(target=batch.receive, args=(b,), daemon=True)
         thread.start()
-        inbox = batch._inbox
+        inbox = batch._memory
         while not inbox.struct.busy:
             select.select([], [], [], 0.001)
         with pytest.raises(RuntimeError, match="in use"):
@@ -236,7 +236,7 @@ def test_a_batch_closed_by_another_thread_in_a_call_keeps_its_memory(dgrams, ope
     batch = RecvBatch(4, 1000, ROOM)
     thread = threading.Thread(target=batch.receive, args=(b,), daemon=True)
     thread.start()
-    inbox = batch._inbox
+    inbox = batch._memory
     while not inbox.struct.busy:
         select.select([], [], [], 0.001)
     del inbox

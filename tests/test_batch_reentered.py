@@ -181,7 +181,7 @@ def test_of_two_threads_that_close_one_closes_the_descriptors(dgrams):
             for _ in range(4):
                 lowsock.send_fds(a, [b"x"], [0] * 250)
             batch.receive(b)
-            struct, start = batch._inbox.struct, threading.Barrier(2)
+            struct, start = batch._memory.struct, threading.Barrier(2)
 
             def close(struct=struct, start=start) -> None:
                 start.wait()

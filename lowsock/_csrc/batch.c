@@ -87,7 +87,7 @@ static int note(struct lowsock_inbox *inbox, int i, const message_header *messag
     inbox->sources[i] = source_of(inbox, i, message->msg_hdr.msg_namelen);
     inbox->controls[i] = control < inbox->room ? control : inbox->room;
     return (inbox->flags[i] ? LOWSOCK_FLAGS : 0) | (inbox->controls[i] ? LOWSOCK_CONTROL : 0) |
-           (same_source(inbox, i) ? 0 : LOWSOCK_SOURCES);
+           (same_source(inbox, i) ? 0 : LOWSOCK_SOURCES) | (inbox->sizes[i] == inbox->sizes[0] ? 0 : LOWSOCK_SIZES);
 }
 
 static void each_descriptor(const struct lowsock_inbox *inbox, int i, void (*act)(int))
@@ -177,9 +177,10 @@ static int fits(const struct lowsock_inbox *inbox, int first, int count)
     return inbox->size <= inbox->data_size / slots && stride(inbox->room) <= inbox->control_size / slots;
 }
 
-static int receive(struct lowsock_inbox *inbox, int fd, int first, int count, int flags)
+static long long receive(struct lowsock_inbox *inbox, int fd, int first, int count, int flags)
 {
     int atomic = inbox->room > 0 ? MSG_CMSG_CLOEXEC & ~flags : 0;
+    long long bits = inbox->answer & ~(long long)LOWSOCK_COUNT;
     struct headers headers;
     int i;
     int n = receive_slots(inbox, &headers, fd, first, count, flags | atomic);
@@ -191,24 +192,27 @@ static int receive(struct lowsock_inbox *inbox, int fd, int first, int count, in
     if (n < 0)
         return negative_errno();
     for (i = 0; i < n; i++) {
-        inbox->bits |= note(inbox, first + i, headers.messages + i, MSG_DONTWAIT | atomic);
+        bits |= note(inbox, first + i, headers.messages + i, MSG_DONTWAIT | atomic);
         if (!atomic && inbox->room > 0)
             each_descriptor(inbox, first + i, set_close_on_exec);
     }
     inbox->count = first + n;
-    return inbox->count | inbox->bits;
+    if (first == 0 && n > 0)
+        bits |= inbox->sizes[0] << LOWSOCK_FIRST_SHIFT;
+    inbox->answer = inbox->count | bits;
+    return inbox->answer;
 }
 
-int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags)
+long long lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags)
 {
-    int n = enter(&inbox->busy);
+    long long n = enter(&inbox->busy);
 
     if (n < 0)
         return n;
     if (first == 0) {
         close_all(inbox);
         inbox->count = 0;
-        inbox->bits = 0;
+        inbox->answer = 0;
         inbox->size = size;
         inbox->room = room;
     }

@@ -106,12 +106,15 @@ int lowsock_peer(int fd, long long *ids);
 
 enum {
     LOWSOCK_BATCH = 1024,  /* messages that one sendmmsg(2) takes at most */
+    LOWSOCK_PIECES = 64,   /* and those of which lowsock_send_pieces takes each by a pointer */
     LOWSOCK_BUSY = 4095,   /* -LOWSOCK_BUSY: somebody else is in a call with this batch; no errno of a kernel */
+    LOWSOCK_MOVED = 4094,  /* -LOWSOCK_MOVED: the cursor is elsewhere by now */
     LOWSOCK_ALIGNED = 16,  /* bytes that control buffers in a row are aligned to */
     LOWSOCK_SOCKADDR = 128 /* bytes of an inbox for each address: a struct sockaddr_storage */
 };
 /* What the answer of lowsock_recvmmsg tells beside the count: which columns are worth a look. */
 enum { LOWSOCK_COUNT = (1 << 24) - 1, LOWSOCK_SOURCES = 1 << 24, LOWSOCK_FLAGS = 1 << 25, LOWSOCK_CONTROL = 1 << 26 };
+enum { LOWSOCK_SIZES = 1 << 27, LOWSOCK_FIRST_SHIFT = 32 /* above: the bytes of the first message */ };
 
 /* Messages to be sent. Python owns the memory that the pointers lead to. `next` and `gone` are the cursor. */
 struct lowsock_outbox {
@@ -120,14 +123,13 @@ struct lowsock_outbox {
     size_t *piece_sizes;
     char *names;
     char *control;            /* complete control buffers, each aligned for struct cmsghdr */
-    char *headers;            /* lowsock_headers(LOWSOCK_BATCH or fewer) bytes; NULL: room is found for each call */
     long long *starts;        /* a column: where a message begins in data (or its first piece) */
     long long *sizes;         /* and how many bytes (or pieces) it has */
     long long *name_starts;   /* the same of its address */
     long long *name_sizes;    /* NULL: no message has one */
     long long *control_starts;
     long long *control_sizes; /* NULL: no message has any */
-    int next;                 /* the first message that the kernel has not taken */
+    long long next;           /* the first message that the kernel has not taken; of a batch: of all that it ever got */
     long long gone;           /* bytes of it that a stream has taken */
     int busy;
 };
@@ -145,8 +147,8 @@ struct lowsock_inbox {
     long long data_size;
     long long control_size;
     int slots;
-    int count;            /* messages in it: the last answer's, without the bits */
-    int bits;
+    int count;            /* messages in it */
+    long long answer;     /* the last one, if it was a count */
     long long size;       /* bytes of room for a message's data, and for its control data */
     long long room;
     long long turn;       /* how often its descriptors have been closed: by each receive that begins anew, by each close */
@@ -157,14 +159,29 @@ struct lowsock_inbox {
 long long lowsock_headers(int count);
 /* Sends messages `next` to `count` - 1, LOWSOCK_BATCH at most; answers how many went whole. */
 int lowsock_sendmmsg(struct lowsock_outbox *outbox, int fd, int count, int flags);
-/* The same with messages of which each is one piece, all to one address or none: answers how many went whole, and,
-   times LOWSOCK_COUNT + 1, how many bytes of the next. */
-long long lowsock_send_many(int fd, char *data, int *sizes, int count, char *name, int name_size, int flags);
+/* The same with messages of one piece each, which are in a row at `data`. Those beyond `size_count` have the last one's size.
+   Answers how many went whole and, times LOWSOCK_COUNT + 1, how many bytes of the next. With an outbox, they are those from
+   number `next` on, the first of which is `first` in the columns; its cursor moves, instead of telling bytes, and the answer
+   may be -LOWSOCK_BUSY or, if another message is next, -LOWSOCK_MOVED. */
+long long lowsock_send_joined(struct lowsock_outbox *outbox, long long next, int first, int count, int *sizes, int size_count,
+                              char *name, int name_size, int fd, int flags, char *data);
+/* The same with a pointer for each, LOWSOCK_PIECES of them, of which `count` count: a pointer into a Python object is good for
+   one call. */
+long long lowsock_send_pieces(
+    struct lowsock_outbox *outbox, long long next, int first, int count, int *sizes, int size_count,
+    char *name, int name_size, int fd, int flags,
+    char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *,
+    char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *,
+    char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *,
+    char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *, char *);
+/* Takes the cursor on to number `next`, unless it is there already, or a part of a message has gone and `whole` is not 0:
+   answers the bytes of that. */
+long long lowsock_outbox_skip(struct lowsock_outbox *outbox, long long next, int whole);
 /* Makes a control buffer of `space` bytes; answers how many it has taken, or -ENOBUFS. */
 long long lowsock_pack_control(char *control, long long space, char *payload, int *table, size_t rows);
 /* Receives up to `count` messages into slots `first` and on, and waits for the first of them only. Answers the count of
    all that are in the inbox then, with the bits. Descriptors that nobody has taken over are closed if `first` is 0. */
-int lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags);
+long long lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags);
 /* For each of `count` slots from `first` on: how many numbers follow, then LOWSOCK_ROW for each control message. Answers how
    many numbers that are, or -ENOBUFS. */
 long long lowsock_inbox_rows(struct lowsock_inbox *inbox, int first, int count, long long *rows, long long most);

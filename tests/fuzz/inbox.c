@@ -155,7 +155,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     int count = (int)take(&input, 1) % (SLOTS + 2);
     int flags = (int)take(&input, 4);
     long long wanted = DATA + (long long)(take(&input, 1) % 8 == 7);
-    int answer;
+    long long answer;
 
     kernel.failures = (unsigned)take(&input, 1) % 3;
     kernel.failure = take(&input, 1) % 2 ? EINVAL : 1 + (int)(take(&input, 2) % 4094);

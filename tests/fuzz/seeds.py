@@ -78,6 +78,13 @@ def inboxes():
             yield f"{failures}-{name}", how + 5 * (struct.pack(">BHII", 0, len(control), 9, 0) + control)
 
 
+def outboxes():
+    """The input of outbox.c: no control message, then up to 70 messages, sent in each of four ways."""
+    for way in range(4):
+        for count in (1, 5, 70):
+            yield f"{way}-{count}", struct.pack(">BBBB", count - 1, way, 0, 0) + bytes(range(256)) * 2
+
+
 def encodes():
     for name, messages in MESSAGES.items():
         table = b"".join(struct.pack(">IIH", level, kind, len(data)) for level, kind, data in messages)
@@ -96,7 +103,14 @@ def decodes():
     yield from ((f"control-{name}", b"\1" + control) for name, control in CONTROL.items())
 
 
-SEEDS = {"parse": CONTROL.items, "kernel": kernels, "encode": encodes, "inbox": inboxes, "decode": decodes}
+SEEDS = {
+    "parse": CONTROL.items,
+    "kernel": kernels,
+    "encode": encodes,
+    "inbox": inboxes,
+    "outbox": outboxes,
+    "decode": decodes,
+}
 
 
 def write(folder):

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""What the two batches that are used again have in common: their size, and an end that is final."""
+
+from __future__ import annotations
+
+from lowsock._calling import checked_int
+from lowsock._inbox import slots
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, SupportsIndex, TypeVar
+
+    T = TypeVar("T", bound="Reused")
+
+
+class Reused:
+    """``_memory`` is what the batch works with, and None once it is closed."""
+
+    __slots__ = ("_bufsize", "_memory", "_vlen")
+
+    def __init__(self, vlen: int, bufsize: int) -> None:
+        self._vlen = slots(vlen)
+        self._bufsize = checked_int("bufsize", bufsize, least=0)
+        self._memory: Any = None
+
+    @property
+    def vlen(self) -> int:
+        """How many messages there is room for."""
+        return self._vlen
+
+    @property
+    def bufsize(self) -> int:
+        """How many bytes of data there is room for in each."""
+        return self._bufsize
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._memory is None
+
+    def _opened(self) -> Any:
+        if self._memory is None:
+            raise ValueError("the batch is closed")
+        return self._memory
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: T) -> T:
+        self._opened()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} can be neither copied nor pickled")
