@@ -104,17 +104,29 @@ def test_descriptors_go_with_the_first_byte_and_not_again(stream, open_fds):
     a, b = stream
     before = open_fds()
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [a.fileno()]))]
-    sender = threading.Thread(target=lowsock.sendmmsg, args=(a, [([WHOLE], rights), ([b"end"], rights)]))
-    a.settimeout(30)
+    data, fds, outcome = b"", [], []
+
+    def send() -> None:
+        try:
+            outcome.append(lowsock.sendmmsg(a, [([WHOLE], rights), ([b"end"], rights)]))
+        except OSError as error:
+            outcome.append(error)
+
+    sender = threading.Thread(target=send)
+    for sock in stream:
+        sock.settimeout(30)
     sender.start()
-    data, fds = b"", []
-    while not data.endswith(b"end"):
-        piece, some, _, _ = lowsock.recv_fds(b, 50_000, 4)
-        data += piece
-        fds += some
+    try:
+        while not data.endswith(b"end"):
+            piece, some, _, _ = lowsock.recv_fds(b, 50_000, 4)
+            data += piece
+            fds += some
+    except socket.timeout:
+        pytest.fail(f"{len(data)} bytes came, the sender ended with {outcome}")
     sender.join(30)
     for fd in fds:
         os.close(fd)
+    assert outcome == [2]
     assert data == WHOLE + b"end"
     assert len(fds) == 2
     assert open_fds() == before
