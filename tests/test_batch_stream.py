@@ -109,7 +109,8 @@ def test_descriptors_go_with_the_first_byte_and_not_again(stream, open_fds):
     before = open_fds()
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [a.fileno()]))]
     sender = threading.Thread(target=send_all, args=(a, [([WHOLE], rights), ([b"end"], rights)]))
-    a.settimeout(30)
+    for sock in stream:
+        sock.settimeout(30)
     sender.start()
     data, fds = b"", []
     while not data.endswith(b"end"):
