@@ -26,7 +26,7 @@ LAYERS = (
     ("_probes_error", "_probes_ip", "_probes_other", "_probes_unix"),
     ("_probing",),
     ("_loopback",),
-    ("aio",),
+    ("aio", "aio.errqueue", "aio.udp"),
     ("aio._batches", "aio._calls", "aio._closing"),
     ("aio._waiting",),
     ("aio._asyncio", "aio._trio"),
