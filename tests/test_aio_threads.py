@@ -187,15 +187,6 @@ ENDS = {
         loop.run_until_complete(main())
         loop.close()
     """,
-    "a coroutine left in an open loop": """
-        async def main():
-            global left
-            left = aio.recvmsg(a, 100)
-            left.send(None)
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(main())
-        sys.modules["kept"] = [loop, left, a]
-    """,
     "a thread with a loop": """
         def run():
             async def main():

@@ -60,7 +60,11 @@ def kept(name: str, of: str, value: Iterable[Any]) -> Any:
 
 async def attempt(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
     """Makes a call, which does not block, until it does not raise `BlockingIOError`; returns what it returns. After
-    ``deadline`` (of time.monotonic) the last attempt is made."""
+    ``deadline`` (of time.monotonic) the last attempt is made.
+
+    ``call`` is of this package, no `functools.partial`: that is Python code on PyPy, so the error would seem to come from a
+    signal handler.
+    """
     if is_free(sock, direction):
         try:
             return call()
