@@ -51,7 +51,7 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
 
     Raises what `sendmsg` raises. See sendmmsg(2).
     """
-    own = messages if type(messages) is list else _listed(messages)
+    own = messages if type(messages) is list else listed(messages)
     if len(own) == 1 and type(sock) is _Socket and (piece := _lone(own[0])) is not None:
         return _send_lone(sock, piece, flags)
     if type(sock) is _Socket and 0 < len(own) <= BATCH and _type_of(sock) != _SOCK_STREAM:
@@ -129,7 +129,8 @@ def _send_at_once(fd: int, pieces: list[bytes], name: bytes, flags: int) -> int:
     return _send_joined(_NO_OUTBOX, 0, 0, count, sizes, len(sizes), name, len(name), fd, flags, data)
 
 
-def _listed(messages: Iterable[Any]) -> list[Any]:
+def listed(messages: Iterable[Any]) -> list[Any]:
+    """The messages in a list of our own."""
     if isinstance(messages, (bytes, bytearray, memoryview, str)):
         raise TypeError(f"messages must be an iterable of {SHAPE}, not {type(messages).__name__}")
     return list(iterated("messages", SHAPE, messages))
