@@ -4,6 +4,7 @@
 `soak` marks long runs: they do the share of the full count that ``--soak`` or ``LOWSOCK_SOAK`` says (0.01; 1 is all).
 """
 
+import asyncio
 import ctypes
 import gc
 import itertools
@@ -14,9 +15,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import pytest
+import trio
 
 DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
@@ -311,3 +313,99 @@ def new_namespace() -> Iterator[Callable[[], Namespace]]:
     yield make
     for namespace in made:
         namespace.remove()
+
+
+# ---- loops ----
+
+
+class AsyncioLoop:
+    """Runs coroutines on asyncio: the stock loop, or another that ``new_loop`` makes. Debug mode is on."""
+
+    def __init__(self, new_loop: Callable[[], Any]) -> None:
+        self._new_loop = new_loop
+
+    def run(self, main: Any, *args: Any) -> Any:
+        loop = self._new_loop()
+        loop.set_debug(True)
+        try:
+            return loop.run_until_complete(main(*args))
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    async def together(self, *functions: Any) -> list[Any]:
+        """Calls all of them at once; their results in order."""
+        return list(await asyncio.gather(*(function() for function in functions)))
+
+    async def tick(self, count: int = 1) -> None:
+        """Lets all others run, so many times."""
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    async def cancelled(self, ticks: int, function: Any, *args: Any) -> tuple[bool, Any]:
+        """Calls ``function`` and cancels it so many ticks later: whether it had finished, and its result."""
+        task = asyncio.ensure_future(function(*args))
+        await self.tick(ticks)
+        task.cancel()
+        try:
+            return True, await task
+        except asyncio.CancelledError:
+            return False, None
+
+
+class TrioLoop:
+    """The same on trio."""
+
+    def run(self, main: Any, *args: Any) -> Any:
+        return trio.run(main, *args)
+
+    async def together(self, *functions: Any) -> list[Any]:
+        results = [None] * len(functions)
+
+        async def call(i: int) -> None:
+            results[i] = await functions[i]()
+
+        async with trio.open_nursery() as nursery:
+            for i in range(len(functions)):
+                nursery.start_soon(call, i)
+        return results
+
+    async def tick(self, count: int = 1) -> None:
+        for _ in range(count):
+            await trio.lowlevel.checkpoint()
+
+    async def cancelled(self, ticks: int, function: Any, *args: Any) -> tuple[bool, Any]:
+        results = []
+
+        async def call() -> None:
+            results.append(await function(*args))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await self.tick(ticks)
+            nursery.cancel_scope.cancel()
+        return bool(results), results[0] if results else None
+
+
+LOOPS = ("asyncio", "uvloop", "trio")
+
+
+@pytest.fixture(scope="session")
+def new_uvloop() -> Any:
+    """What makes a loop of uvloop, None where it is not installed. The first one opens a descriptor that stays."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    uvloop.new_event_loop().close()
+    return uvloop.new_event_loop
+
+
+@pytest.fixture(params=LOOPS)
+def loops(request: pytest.FixtureRequest, new_uvloop: Any) -> Any:
+    """Each of the event loops in turn: `AsyncioLoop` or `TrioLoop`, which have the same methods."""
+    if request.param == "trio":
+        return TrioLoop()
+    if request.param == "uvloop" and new_uvloop is None:
+        pytest.skip("uvloop is not installed")
+    return AsyncioLoop(new_uvloop if request.param == "uvloop" else asyncio.new_event_loop)
