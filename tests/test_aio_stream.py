@@ -422,7 +422,7 @@ def test_no_bytes_and_no_descriptors_are_nothing_to_do(loops, streams):
 
 @pytest.mark.parametrize(("method", "size"), [("receive", 0), ("receive", -1), ("receive_exactly", -1)])
 def test_a_size_that_makes_no_sense_is_a_value_error(loops, streams, method, size):
-    with pytest.raises(ValueError, match="max_bytes|size"):
+    with pytest.raises(ValueError, match=r"max_bytes|size"):
         loops.run(getattr(streams[0], method), size)
 
 

@@ -27,6 +27,8 @@ LAYERS = (
     ("_probing",),
     ("_loopback",),
     ("aio",),
+    ("aio._streams",),
+    ("aio._incoming", "aio._turns"),
     ("aio._batches", "aio._calls", "aio._closing"),
     ("aio._waiting",),
     ("aio._asyncio", "aio._trio"),

@@ -14,9 +14,10 @@ from lowsock._calling import checked_int, fail, iterated, target
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import lib
 from lowsock.aio._calls import recv_rights, send_rights, sendmsg
-from lowsock.aio._incoming import BrokenStream, Incoming, Received
+from lowsock.aio._closing import close
+from lowsock.aio._incoming import Incoming, Received
 from lowsock.aio._turns import Turns
-from lowsock.aio._waiting import close, descriptor
+from lowsock.aio._waiting import descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -129,9 +130,12 @@ class UnixStream:
         if fds and not data:
             raise ValueError("fds need a byte of data: a stream would lose them")
         async with self._sending:
-            await self._finish()
-            if data:
-                sent = await self._part(memoryview(data)[:_AHEAD], fds, credentials)
+            if self._unsent:
+                await self._finish()
+            if not data:
+                return
+            sent = await self._part(data if len(data) <= _AHEAD else memoryview(data)[:_AHEAD], fds, credentials)
+            if sent < len(data):
                 self._unsent, self._unsent_as = memoryview(data)[sent:], credentials
                 await self._finish()
 
@@ -141,7 +145,7 @@ class UnixStream:
             self._unsent = self._unsent[sent:]
         self._unsent = _NOTHING
 
-    async def _part(self, data: memoryview, fds: Any, credentials: ControlMessage | None) -> int:
+    async def _part(self, data: bytes | memoryview, fds: Any, credentials: ControlMessage | None) -> int:
         """Sends what the kernel takes now, or as soon as it takes anything."""
         self._refuse_closed()
         if credentials is None:
@@ -202,12 +206,13 @@ class UnixStream:
         """
         async with self._receiving:
             if not await self._filled(_HEADER.size):
-                return self._ended()
+                self._refuse_cut()
+                return None
             size, count = _HEADER.unpack(self._incoming.peek(_HEADER.size))
             if size > self._max_message:
                 self._incoming.fail(f"a message of {size} bytes is to come: max_message is {self._max_message}")
             if not await self._filled(_HEADER.size + size):
-                self._ended()
+                self._refuse_cut()
             data = self._incoming.take(_HEADER.size + size)[_HEADER.size :]
             return Received(data, self._incoming.take_fds(count), self._incoming.credentials)
 
@@ -223,7 +228,7 @@ class UnixStream:
             self._incoming.add(data, fds, msg_flags)
         return True
 
-    def _ended(self) -> None:
+    def _refuse_cut(self) -> None:
         if self._incoming:
             self._incoming.fail(f"the stream ended within a message, {len(self._incoming)} bytes after it began")
 

@@ -7,7 +7,8 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from lowsock.aio import _asyncio, _trio
+from lowsock.aio._asyncio import running_loop
+from lowsock.aio._trio import running_token
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -83,9 +84,9 @@ class _EventPlace:
 
 
 def _place() -> _FuturePlace | _EventPlace:
-    if _trio.running() is not None:
+    if running_token() is not None:
         return _EventPlace(sys.modules["trio"].Event())
-    loop = _asyncio.running()
+    loop = running_loop()
     if loop is None:
         raise RuntimeError("no event loop runs in this thread")
     return _FuturePlace(loop.create_future())
