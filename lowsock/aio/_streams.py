@@ -180,9 +180,19 @@ class UnixStream:
         """
         size = checked_int("size", size, least=0)
         async with self._receiving:
-            if not await self._filled(size):
-                raise EOFError(f"the stream ended after {len(self._incoming)} of {size} bytes")
+            await self._fill(size)
             return self._incoming.take(size)
+
+    async def peek_exactly(self, size: int) -> bytes:
+        """The same bytes that `receive_exactly` would return, which stay.
+
+        For a message that begins with its own length: look at that, and then receive all of it, so that a cancellation
+        between the two takes nothing. Raises what `receive_exactly` raises.
+        """
+        size = checked_int("size", size, least=0)
+        async with self._receiving:
+            await self._fill(size)
+            return self._incoming.peek(size)
 
     def take_fds(self, count: int = 0) -> OwnedFds:
         """The next ``count`` descriptors that came with the bytes which `receive_exactly` returned.
@@ -215,6 +225,10 @@ class UnixStream:
                 self._refuse_cut()
             data = self._incoming.take(_HEADER.size + size)[_HEADER.size :]
             return Received(data, self._incoming.take_fds(count), self._incoming.credentials)
+
+    async def _fill(self, size: int) -> None:
+        if not await self._filled(size):
+            raise EOFError(f"the stream ended after {len(self._incoming)} of {size} bytes")
 
     async def _filled(self, size: int) -> bool:
         """Whether so many bytes are here; if not, the stream has ended."""
