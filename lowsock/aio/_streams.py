@@ -6,18 +6,19 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lowsock import OwnedFds, cmsg
+from lowsock import OwnedFds, cmsg, recv_rights, send_rights, sendmsg
 from lowsock._buffers import as_bytes, viewed
-from lowsock._calling import checked_int, fail, iterated, target
+from lowsock._calling import MSG_DONTWAIT, checked_int, fail, iterated, target
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import lib
-from lowsock.aio._calls import recv_rights, send_rights, sendmsg
 from lowsock.aio._closing import close
 from lowsock.aio._incoming import Incoming, Received
+from lowsock.aio._queue import READ, WRITE
 from lowsock.aio._turns import Turns
-from lowsock.aio._waiting import descriptor
+from lowsock.aio._waiting import attempt, descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -148,10 +149,14 @@ class UnixStream:
     async def _part(self, data: bytes | memoryview, fds: Any, credentials: ControlMessage | None) -> int:
         """Sends what the kernel takes now, or as soon as it takes anything."""
         self._refuse_closed()
+        sock = self._sock
         if credentials is None:
-            return await send_rights(self._sock, [data], fds)
+            return await attempt(sock, WRITE, partial(send_rights, sock, [data], fds, MSG_DONTWAIT))
         ancdata = [credentials, cmsg.Rights(fds=fds)] if fds else [credentials]
-        return await sendmsg(self._sock, [data], ancdata)
+        return await attempt(sock, WRITE, partial(sendmsg, sock, [data], ancdata, MSG_DONTWAIT))
+
+    async def _arrival(self, size: int) -> tuple[bytes, OwnedFds, int, Any]:
+        return await attempt(self._sock, READ, partial(recv_rights, self._sock, size, _SCM_MAX_FD, MSG_DONTWAIT))
 
     # ---- receiving ----
 
@@ -169,7 +174,7 @@ class UnixStream:
             if self._incoming:
                 return self._incoming.take_some(max_bytes)
             self._incoming.refuse_broken()
-            data, fds, msg_flags, _ = await recv_rights(self._sock, max_bytes)
+            data, fds, msg_flags, _ = await self._arrival(max_bytes)
             return self._incoming.pass_on(data, fds, msg_flags)
 
     async def receive_exactly(self, size: int) -> bytes:
@@ -235,7 +240,7 @@ class UnixStream:
         self._refuse_closed()
         self._incoming.refuse_broken()
         while len(self._incoming) < size:
-            data, fds, msg_flags, _ = await recv_rights(self._sock, _AHEAD)
+            data, fds, msg_flags, _ = await self._arrival(_AHEAD)
             if not data:
                 fds.close()
                 return False
