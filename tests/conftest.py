@@ -7,6 +7,7 @@
 import asyncio
 import ctypes
 import gc
+import importlib
 import itertools
 import os
 import shutil
@@ -15,10 +16,9 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import pytest
-import trio
 
 DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
@@ -315,97 +315,163 @@ def new_namespace() -> Iterator[Callable[[], Namespace]]:
         namespace.remove()
 
 
-# ---- loops ----
+# ---- awaitables ----
 
 
-class AsyncioLoop:
-    """Runs coroutines on asyncio: the stock loop, or another that ``new_loop`` makes. Debug mode is on."""
+class AsyncioBackend:
+    """A loop of asyncio, or one that is like it. `run` makes one, runs a coroutine function in it and closes it."""
 
-    def __init__(self, new_loop: Callable[[], Any]) -> None:
-        self._new_loop = new_loop
+    def __init__(self, name: str) -> None:
+        self.name, self._debug = name, name.endswith("debug")
+        self._module = importlib.import_module(name.partition("-")[0])
 
-    def run(self, main: Any, *args: Any) -> Any:
-        loop = self._new_loop()
-        loop.set_debug(True)
+    def run(self, function, *args):
+        self.loop = self._module.new_event_loop()
+        self.loop.set_debug(self._debug)
         try:
-            return loop.run_until_complete(main(*args))
+            return self.loop.run_until_complete(asyncio.wait_for(function(*args), 10))
         finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
+            self.loop.close()
 
-    async def together(self, *functions: Any) -> list[Any]:
-        """Calls all of them at once; their results in order."""
-        return list(await asyncio.gather(*(function() for function in functions)))
+    def start(self, function, *args):
+        return AsyncioTask(self.loop.create_task(function(*args)))
 
-    async def tick(self, count: int = 1) -> None:
-        """Lets all others run, so many times."""
-        for _ in range(count):
+    async def settle(self) -> None:
+        """Lets all tasks run until they wait, and what is ready be heard of."""
+        for _ in range(12):
             await asyncio.sleep(0)
 
-    async def cancelled(self, ticks: int, function: Any, *args: Any) -> tuple[bool, Any]:
-        """Calls ``function`` and cancels it so many ticks later: whether it had finished, and its result."""
-        task = asyncio.ensure_future(function(*args))
-        await self.tick(ticks)
-        task.cancel()
-        try:
-            return True, await task
-        except asyncio.CancelledError:
-            return False, None
+    async def step(self) -> None:
+        """Lets others run, once."""
+        await asyncio.sleep(0)
+
+    def is_watched(self, fd: int) -> bool:
+        return any([self.loop.remove_reader(fd), self.loop.remove_writer(fd)])
 
 
-class TrioLoop:
-    """The same on trio."""
+class AsyncioTask:
+    def __init__(self, task) -> None:
+        self._task = task
+        self.cancel, self.done = task.cancel, task.done
 
-    def run(self, main: Any, *args: Any) -> Any:
-        return trio.run(main, *args)
-
-    async def together(self, *functions: Any) -> list[Any]:
-        results = [None] * len(functions)
-
-        async def call(i: int) -> None:
-            results[i] = await functions[i]()
-
-        async with trio.open_nursery() as nursery:
-            for i in range(len(functions)):
-                nursery.start_soon(call, i)
-        return results
-
-    async def tick(self, count: int = 1) -> None:
-        for _ in range(count):
-            await trio.lowlevel.checkpoint()
-
-    async def cancelled(self, ticks: int, function: Any, *args: Any) -> tuple[bool, Any]:
-        results = []
-
-        async def call() -> None:
-            results.append(await function(*args))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(call)
-            await self.tick(ticks)
-            nursery.cancel_scope.cancel()
-        return bool(results), results[0] if results else None
+    async def outcome(self):
+        """The result, the exception, or "cancelled"."""
+        await asyncio.wait({self._task})
+        return "cancelled" if self._task.cancelled() else self._task.exception() or self._task.result()
 
 
-LOOPS = ("asyncio", "uvloop", "trio")
+class TrioBackend:
+    """The same of trio."""
+
+    name = "trio"
+
+    def __init__(self) -> None:
+        self._trio = importlib.import_module("trio")
+        importlib.import_module("trio.testing")
+
+    def run(self, function, *args):
+        async def main():
+            with self._trio.fail_after(10):
+                async with self._trio.open_nursery() as self._nursery:
+                    await self.settle()
+                    self._watched = self._count()
+                    try:
+                        return await function(*args), None
+                    except Exception as error:  # past the nursery, which would put it into a group
+                        self._nursery.cancel_scope.cancel()
+                        return None, error
+
+        value, error = self._trio.run(main)
+        if error is not None:
+            raise error
+        return value
+
+    def start(self, function, *args):
+        task = TrioTask(self._trio)
+        self._nursery.start_soon(task.run, function, args)
+        return task
+
+    async def settle(self) -> None:
+        await self._trio.testing.wait_all_tasks_blocked(0.002)
+
+    async def step(self) -> None:
+        await self._trio.lowlevel.checkpoint()
+
+    def is_watched(self, fd: int) -> bool:
+        return self._count() > self._watched
+
+    def _count(self) -> int:
+        statistics = self._trio.lowlevel.current_statistics().io_statistics
+        return statistics.tasks_waiting_read + statistics.tasks_waiting_write
+
+
+class TrioTask:
+    def __init__(self, trio) -> None:
+        self._scope, self._event = trio.CancelScope(), trio.Event()
+        self.cancel, self.done = self._scope.cancel, self._event.is_set
+
+    async def run(self, function, args):
+        with self._scope:
+            try:
+                self._value = await function(*args)
+            except Exception as error:
+                self._value = error
+        self._event.set()
+
+    async def outcome(self):
+        await self._event.wait()
+        return "cancelled" if self._scope.cancelled_caught else self._value
 
 
 @pytest.fixture(scope="session")
-def new_uvloop() -> Any:
-    """What makes a loop of uvloop, None where it is not installed. The first one opens a descriptor that stays."""
+def libuv_ready() -> None:
+    """libuv opens a pipe with its first loop, and keeps it."""
     try:
-        import uvloop
+        importlib.import_module("uvloop").new_event_loop().close()
     except ImportError:
-        return None
-    uvloop.new_event_loop().close()
-    return uvloop.new_event_loop
+        pass
 
 
-@pytest.fixture(params=LOOPS)
-def loops(request: pytest.FixtureRequest, new_uvloop: Any) -> Any:
-    """Each of the event loops in turn: `AsyncioLoop` or `TrioLoop`, which have the same methods."""
-    if request.param == "trio":
-        return TrioLoop()
-    if request.param == "uvloop" and new_uvloop is None:
-        pytest.skip("uvloop is not installed")
-    return AsyncioLoop(new_uvloop if request.param == "uvloop" else asyncio.new_event_loop)
+@pytest.fixture(params=("asyncio", "asyncio-debug", "uvloop", "trio"))
+def backend(request: pytest.FixtureRequest, libuv_ready: None):
+    """Each framework that `lowsock.aio` waits with: ``run(function, *args)`` runs a coroutine function in it."""
+    pytest.importorskip(request.param.partition("-")[0], reason=f"{request.param} is not installed")
+    return TrioBackend() if request.param == "trio" else AsyncioBackend(request.param)
+
+
+class Loops:
+    """A backend, and ways to do several things in it."""
+
+    def __init__(self, backend) -> None:
+        self._backend = backend
+        self.run = backend.run
+
+    async def together(self, *functions):
+        """Calls all of them at once; a list of their results. The first exception is raised, after all have ended."""
+        tasks = [self._backend.start(function) for function in functions]
+        results = [await task.outcome() for task in tasks]
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+    async def tick(self, count=1) -> None:
+        """Lets others run, so many times."""
+        for _ in range(count):
+            await self._backend.step()
+
+    async def cancelled(self, ticks, function, *args):
+        """Calls ``function`` and cancels it so many ticks later: whether it had finished, and its result."""
+        task = self._backend.start(function, *args)
+        await self.tick(ticks)
+        task.cancel()
+        result = await task.outcome()
+        if isinstance(result, BaseException):
+            raise result
+        return (False, None) if result == "cancelled" else (True, result)
+
+
+@pytest.fixture
+def loops(backend) -> Loops:
+    """`backend`, with `Loops.together`, `Loops.tick` and `Loops.cancelled`."""
+    return Loops(backend)

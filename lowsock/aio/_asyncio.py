@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import TYPE_CHECKING, Any, Callable
 
-from lowsock.aio._queue import WRITE, Queue
+from lowsock.aio._queue import WRITE, Place, Queue
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -24,38 +25,42 @@ class LoopQueue(Queue):
 
     __slots__ = ()
 
-    @staticmethod
-    def new_signal(loop: AbstractEventLoop) -> Future[None]:
-        return loop.create_future()
-
-    async def sleep(self, signal: Future[None], seconds: float | None) -> None:
-        if seconds is None:
-            await signal
-            return
-        timer = self.loop.call_later(seconds, _give, signal)
+    async def wait(self, place: Place, seconds: float | None) -> None:
+        fd, seconds = self.aim(place, seconds)
+        loop = self.loop
+        place.signal = signal = loop.create_future()
+        timer = None
         try:
+            if fd >= 0:
+                self._watch(fd, signal)
+            if seconds is not None:
+                timer = loop.call_later(seconds, _give, signal)
             await signal
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+            if fd >= 0:
+                self.settle()
 
     def wake(self, signal: Future[None]) -> None:
         if not signal.done() and not self.loop.is_closed():
             signal.set_result(None)
 
-    async def watch(self, fd: int, signal: Future[None], seconds: float | None) -> None:
+    def _watch(self, fd: int, signal: Future[None]) -> None:
         add = self.loop.add_writer if self._is_for_writing(fd) else self.loop.add_reader
         try:
             add(fd, _give, signal)
         except (OSError, RuntimeError):  # a transport has it, or nothing can watch it: whoever does is left alone
             self.forget()
             raise
-        await self.sleep(signal, seconds)
 
     def unwatch(self, fd: int) -> None:
-        if self._is_for_writing(fd):
-            self.loop.remove_writer(fd)
-        else:
-            self.loop.remove_reader(fd)
+        remove = self.loop.remove_writer if self._is_for_writing(fd) else self.loop.remove_reader
+        try:
+            remove(fd)
+        except OSError as error:  # the number is another's by now; the stock loop has forgotten both directions of it
+            if error.errno not in (errno.ENOENT, errno.EBADF):
+                raise
 
     def _is_for_writing(self, fd: int) -> bool:
         return self.direction == WRITE and fd == self.fd

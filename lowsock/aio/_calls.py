@@ -13,10 +13,9 @@ import lowsock
 from lowsock import OwnedFds
 from lowsock._address import encode_for, family_of
 from lowsock._ancillary import NO_ANCDATA
-from lowsock._calling import iterated
 from lowsock._constants import CONSTANTS
 from lowsock.aio._queue import WRITE
-from lowsock.aio._waiting import again, attempt, checked_flags, is_free, reading, stand
+from lowsock.aio._waiting import again, attempt, checked_flags, is_free, kept, reading, stand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,9 +37,9 @@ async def sendmsg(
     """As `lowsock.sendmsg`, awaitable; ``address`` is numeric, to look up a name would block. See sendmsg(2)."""
     flags = checked_flags(flags)
     if type(buffers) is not list:
-        buffers = _kept("buffers", "bytes-like objects", buffers)
+        buffers = kept("buffers", "bytes-like objects", buffers)
     if ancdata is not NO_ANCDATA:
-        ancdata = _kept("ancdata", "three-tuples (level, type, data)", ancdata)
+        ancdata = kept("ancdata", "(level, type, data)", ancdata)
     if address is not None:
         _refuse_names(sock, address)
     if is_free(sock, WRITE):
@@ -48,7 +47,9 @@ async def sendmsg(
             return _sendmsg(sock, buffers, ancdata, flags, address)
         except BlockingIOError as error:
             again(error)
-    return await stand(sock, WRITE, partial(_sendmsg, sock, _copied(buffers), ancdata, flags, address))
+    return await stand(
+        sock, WRITE, partial(_sendmsg, sock, buffers.copy() if type(buffers) is list else buffers, ancdata, flags, address)
+    )
 
 
 async def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> Received:
@@ -68,7 +69,7 @@ async def recvmsg_into(
 ) -> tuple[int, Ancillary, int, Address]:
     """As `lowsock.recvmsg_into`, awaitable. While it waits the buffers are not held. See recvmsg(2)."""
     flags = checked_flags(flags)
-    own = _copied(_kept("buffers", "bytes-like objects", buffers))
+    own = kept("buffers", "bytes-like objects", buffers)
     return await attempt(sock, reading(flags), partial(lowsock.recvmsg_into, sock, own, ancbufsize, flags))
 
 
@@ -76,7 +77,7 @@ async def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterab
     """As `lowsock.send1msg`, awaitable. See sendmsg(2)."""
     flags = checked_flags(flags)
     if ancillary is not NO_ANCDATA:
-        ancillary = _kept("ancillary", "three-tuples (level, type, data)", ancillary)
+        ancillary = kept("ancillary", "(level, type, data)", ancillary)
     return await attempt(sock, WRITE, partial(lowsock.send1msg, sock, data, flags, ancillary))
 
 
@@ -93,7 +94,7 @@ async def send_fds(
     sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags: int = 0, address: Address = None
 ) -> int:
     """As `lowsock.send_fds`, awaitable: keep ``fds`` open until it is done; ``address`` is numeric. See unix(7)."""
-    call, own = lowsock.send_fds, _copied(_kept("fds", "int", fds))
+    call, own = lowsock.send_fds, kept("fds", "int", fds)
     return await _send_descriptors(call, sock, buffers, own, flags, address)
 
 
@@ -108,7 +109,7 @@ async def send_rights(
 ) -> int:
     """As `lowsock.send_rights`, awaitable: the objects among ``fds`` are kept alive until it is done, and asked for their
     numbers at each attempt; ``address`` is numeric. See unix(7)."""
-    own = fds if isinstance(fds, OwnedFds) else _copied(_kept("fds", "ints or objects with fileno()", fds))
+    own = fds if isinstance(fds, OwnedFds) else kept("fds", "ints or objects with fileno()", fds)
     return await _send_descriptors(lowsock.send_rights, sock, buffers, own, flags, address)
 
 
@@ -122,7 +123,7 @@ async def recv_rights(
 
 async def _send_descriptors(call: Any, sock: Socket, buffers: Any, fds: Any, flags: int, address: Address) -> int:
     flags = checked_flags(flags)
-    own = _copied(_kept("buffers", "bytes-like objects", buffers))
+    own = kept("buffers", "bytes-like objects", buffers)
     if address is not None:
         _refuse_names(sock, address)
     return await attempt(sock, WRITE, partial(call, sock, own, fds, flags, address))
@@ -130,13 +131,3 @@ async def _send_descriptors(call: Any, sock: Socket, buffers: Any, fds: Any, fla
 
 def _refuse_names(sock: Socket, address: Address) -> None:
     encode_for(sock, address, family_of(sock))
-
-
-def _kept(name: str, of: str, value: Iterable[Any]) -> Iterable[Any]:
-    """Something that can be iterated over at each attempt."""
-    return value if isinstance(value, (list, tuple)) else list(iterated(name, of, value))
-
-
-def _copied(value: Any) -> Any:
-    """A list that the caller cannot change while a call waits."""
-    return value.copy() if type(value) is list else value

@@ -11,7 +11,6 @@ import errno
 import os
 import select
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
 from typing import Any, Callable
 from weakref import ref
 
@@ -72,26 +71,17 @@ class Queue(ABC):
 
     # ---- the loop's own ----
 
-    @staticmethod
     @abstractmethod
-    def new_signal(loop: Any) -> Any:
-        """What a place sleeps on."""
-
-    @abstractmethod
-    def sleep(self, signal: Any, seconds: float | None) -> Awaitable[None]:
-        """Sleeps until the signal is given, or the time is up."""
+    async def wait(self, place: Place, seconds: float | None) -> None:
+        """Sleeps until there is a reason for the next attempt: `aim` says what that may be; then `settle`."""
 
     @abstractmethod
     def wake(self, signal: Any) -> None:
-        """Gives the signal, in the loop's own thread."""
-
-    @abstractmethod
-    def watch(self, fd: int, signal: Any, seconds: float | None) -> Awaitable[None]:
-        """Sleeps until ``fd`` is ready, the signal is given, or the time is up; then nothing watches it any more."""
+        """Wakes a place that sleeps on this signal, in the loop's own thread."""
 
     @abstractmethod
     def unwatch(self, fd: int) -> None:
-        """Ends what `watch` began, at once."""
+        """Ends that the loop watches a descriptor, at once."""
 
     @abstractmethod
     def is_here(self) -> bool:
@@ -122,36 +112,25 @@ class Queue(ABC):
     def is_first(self, place: Place) -> bool:
         return self._places[0] is place
 
-    async def stand(self, place: Place, seconds: float | None) -> None:
-        """Waits for the turn, or for what will make the next attempt worth it; for no longer than ``seconds``."""
-        if self.ended:
-            return
-        place.signal = self.new_signal(self.loop)
+    def aim(self, place: Place, seconds: float | None) -> tuple[int, float | None]:
+        """What ends the next sleep beside a signal: a descriptor that becomes ready (-1: none), and a time."""
         if self._places[0] is not place:
-            await self.sleep(place.signal, seconds)
-        elif not self._pausing:
-            await self._watch(self.fd, place.signal, seconds)
-        else:
-            await self._stand_misled(place.signal, seconds)
-
-    async def _stand_misled(self, signal: Any, seconds: float | None) -> None:
+            return -1, seconds
+        if not self._pausing:
+            self._watched = self.fd
+            return self.fd, seconds
         pause = self._pause if seconds is None else min(seconds, self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         if self._edges is None and self.direction != WRITE:
             self._edges = _edges(self.fd, _EVENTS[self.direction])
-        if self._edges is None:
-            await self.sleep(signal, pause)
-        else:
-            await self._watch(self._edges.fileno(), signal, pause)
-            if self._edges is not None:
-                self._edges.poll(0)  # takes the edge
+        self._watched = -1 if self._edges is None else self._edges.fileno()
+        return self._watched, pause
 
-    async def _watch(self, fd: int, signal: Any, seconds: float | None) -> None:
-        self._watched = fd
-        try:
-            await self.watch(fd, signal, seconds)
-        finally:
-            self._unwatch()
+    def settle(self) -> None:
+        """The first does not sleep any more, so nothing is watched, and an edge that woke it is taken."""
+        self._unwatch()
+        if self._edges is not None:
+            self._edges.poll(0)
 
     def forget(self) -> None:
         """Nothing watches any more."""

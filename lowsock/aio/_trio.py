@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Awaitable
 from typing import Any, Callable
 
-from lowsock.aio._queue import WRITE, Queue
+from lowsock.aio._queue import WRITE, Place, Queue
 
 
 def running_token() -> Any:
@@ -27,31 +28,28 @@ class TrioQueue(Queue):
 
     __slots__ = ()
 
-    @staticmethod
-    def new_signal(loop: Any) -> Any:
-        return sys.modules["trio"].Event()
-
-    async def sleep(self, signal: Any, seconds: float | None) -> None:
-        with sys.modules["trio"].move_on_after(math.inf if seconds is None else seconds):
-            await signal.wait()
-
-    def wake(self, signal: Any) -> None:
-        signal.set()
-
-    async def watch(self, fd: int, signal: Any, seconds: float | None) -> None:
+    async def wait(self, place: Place, seconds: float | None) -> None:
         trio = sys.modules["trio"]
-        lowlevel = trio.lowlevel
-        wait = lowlevel.wait_writable if self.direction == WRITE and fd == self.fd else lowlevel.wait_readable
+        fd, seconds = self.aim(place, seconds)
+        place.signal = trio.Event()
         try:
-            if seconds is None:
-                await wait(fd)
-            else:
-                with trio.move_on_after(seconds):
-                    await wait(fd)
+            with trio.move_on_after(math.inf if seconds is None else seconds):
+                await (place.signal.wait() if fd < 0 else self._watch(fd))
         except trio.ClosedResourceError:
             self.ended = True
         finally:
             self.forget()  # trio has taken it down
+            if fd >= 0:
+                self.settle()
+
+    def _watch(self, fd: int) -> Awaitable[None]:
+        lowlevel = sys.modules["trio"].lowlevel
+        wait = lowlevel.wait_writable if self.direction == WRITE and fd == self.fd else lowlevel.wait_readable
+        awaited: Awaitable[None] = wait(fd)
+        return awaited
+
+    def wake(self, signal: Any) -> None:
+        signal.set()
 
     def unwatch(self, fd: int) -> None:
         sys.modules["trio"].lowlevel.notify_closing(fd)

@@ -9,17 +9,20 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 from weakref import ref
 
-from lowsock._calling import MSG_DONTWAIT, MSG_ERRQUEUE, ZERO, checked_int, fail, raised_inside, target
+from lowsock._calling import MSG_DONTWAIT, MSG_ERRQUEUE, ZERO, checked_int, fail, iterated, raised_inside, target
 from lowsock.aio._asyncio import LoopQueue, running_loop
 from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Queue, key_of, queues_of
 from lowsock.aio._trio import TrioQueue, running_token
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lowsock._types import Socket
 
 T = TypeVar("T")
 _Socket = socket.socket
 _waited_for = QUEUES.get
+_LONGEST = 86400.0  # seconds: uvloop takes no infinity
 
 
 def checked_flags(flags: int) -> int:
@@ -50,14 +53,20 @@ def is_free(sock: Socket, direction: int) -> bool:
     return not _waited_for(descriptor(sock) << 2 | direction)
 
 
-async def attempt(sock: Socket, direction: int, call: Callable[[], T]) -> T:
-    """Makes a call, which does not block, until it does not raise `BlockingIOError`; returns what it returns."""
+def kept(name: str, of: str, value: Iterable[Any]) -> Any:
+    """Something of our own that can be iterated over at each attempt; the error names the argument."""
+    return value if isinstance(value, tuple) else list(iterated(name, of, value))
+
+
+async def attempt(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
+    """Makes a call, which does not block, until it does not raise `BlockingIOError`; returns what it returns. After
+    ``deadline`` (of time.monotonic) the last attempt is made."""
     if is_free(sock, direction):
         try:
             return call()
         except BlockingIOError as error:
             again(error)
-    return await stand(sock, direction, call)
+    return await stand(sock, direction, call, deadline)
 
 
 def again(error: BlockingIOError) -> None:
@@ -67,17 +76,17 @@ def again(error: BlockingIOError) -> None:
 
 
 async def stand(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
-    """The same when there is something to wait for: others stand before, or the kernel has said EAGAIN just now. After
-    ``deadline`` (of time.monotonic) what the last attempt raised is raised."""
+    """The same where there is something to wait for: others stand before, or the kernel has said EAGAIN just now."""
     queue = _join(descriptor(sock), direction)
     place = queue.enter()
     try:
         while True:
             first = queue.is_first(place)
-            seconds = None if deadline is None else max(deadline - time.monotonic(), 0)
-            await queue.stand(place, seconds)
-            if queue.ended or descriptor(sock) != queue.fd or queue.is_stale():
+            seconds = None if deadline is None else min(max(deadline - time.monotonic(), 0), _LONGEST)
+            await queue.wait(place, seconds)
+            if queue.is_stale():
                 queue.end()
+            if queue.ended or descriptor(sock) != queue.fd:
                 fail(-errno.EBADF)
             late = deadline is not None and time.monotonic() >= deadline
             if not late and not queue.is_first(place):
