@@ -73,16 +73,21 @@ class Incoming:
         """How many descriptors are here."""
         return sum(map(len, self._brought))
 
+    @property
+    def may_be_passed(self) -> bool:
+        """Whether nothing stands before what comes next."""
+        return not self._bytes and not self._broken
+
     # ---- in ----
 
-    def pass_on(self, data: bytes, fds: OwnedFds, msg_flags: int) -> Received:
+    def pass_on(self, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> Received:
         """What a receive returned, as it is."""
         self._check(fds, msg_flags)
         self._taken += len(data)
         self.credentials = _credentials(fds.ancdata) if data and fds.ancdata else None  # at the end Linux tells 0, 0, 0
         return Received(data, fds, self.credentials)
 
-    def add(self, data: bytes, fds: OwnedFds, msg_flags: int) -> None:
+    def add(self, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> None:
         """Keeps what a receive returned. Only for bytes that are asked for together with those that are here."""
         self._check(fds, msg_flags)
         credentials = _credentials(fds.ancdata) if fds.ancdata else None

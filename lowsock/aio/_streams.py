@@ -18,14 +18,17 @@ from lowsock.aio._closing import close
 from lowsock.aio._incoming import Incoming, Received
 from lowsock.aio._queue import READ, WRITE
 from lowsock.aio._turns import Turns
-from lowsock.aio._waiting import attempt, descriptor
+from lowsock.aio._waiting import again, attempt, descriptor, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Callable
 
     from typing_extensions import Self
 
-    from lowsock._types import Buffer, ControlMessage, HasFileno, Socket
+    from lowsock._types import Address, Buffer, ControlMessage, HasFileno, Socket
+
+    Arrival = tuple[bytes, OwnedFds, int, Address]
 
 _SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)
 _MAX_FDS = 2 * _SCM_MAX_FD  # a message's, and those of the next one, whose beginning may come in the same receive
@@ -128,14 +131,26 @@ class UnixStream:
         return len(self._unsent)
 
     async def _send(self, data: bytes, fds: Any, credentials: ControlMessage | None) -> None:
-        if fds and not data:
-            raise ValueError("fds need a byte of data: a stream would lose them")
+        if not data:
+            if fds:
+                raise ValueError("fds need a byte of data: a stream would lose them")
+            return
+        part = data if len(data) <= _AHEAD else memoryview(data)[:_AHEAD]
+        sent = 0
+        if self._sending.free and not self._unsent and not self._closed and is_free(self._sock, WRITE):
+            try:
+                sent = self._at_once(part, fds, credentials)()
+            except BlockingIOError as error:
+                again(error)
+        if sent < len(data):
+            await self._send_on(data, part, sent, fds, credentials)
+
+    async def _send_on(self, data: bytes, part: bytes | memoryview, sent: int, fds: Any, credentials: Any) -> None:
+        """What could not be sent at once; nobody has sent anything since."""
         async with self._sending:
-            if self._unsent:
+            if not sent:
                 await self._finish()
-            if not data:
-                return
-            sent = await self._part(data if len(data) <= _AHEAD else memoryview(data)[:_AHEAD], fds, credentials)
+                sent = await self._part(part, fds, credentials)
             if sent < len(data):
                 self._unsent, self._unsent_as = memoryview(data)[sent:], credentials
                 await self._finish()
@@ -149,14 +164,13 @@ class UnixStream:
     async def _part(self, data: bytes | memoryview, fds: Any, credentials: ControlMessage | None) -> int:
         """Sends what the kernel takes now, or as soon as it takes anything."""
         self._refuse_closed()
-        sock = self._sock
-        if credentials is None:
-            return await attempt(sock, WRITE, partial(send_rights, sock, [data], fds, MSG_DONTWAIT))
-        ancdata = [credentials, cmsg.Rights(fds=fds)] if fds else [credentials]
-        return await attempt(sock, WRITE, partial(sendmsg, sock, [data], ancdata, MSG_DONTWAIT))
+        return await attempt(self._sock, WRITE, self._at_once(data, fds, credentials))
 
-    async def _arrival(self, size: int) -> tuple[bytes, OwnedFds, int, Any]:
-        return await attempt(self._sock, READ, partial(recv_rights, self._sock, size, _SCM_MAX_FD, MSG_DONTWAIT))
+    def _at_once(self, data: bytes | memoryview, fds: Any, credentials: ControlMessage | None) -> Callable[[], int]:
+        if credentials is None:
+            return partial(send_rights, self._sock, [data], fds, MSG_DONTWAIT)
+        ancdata = [credentials, cmsg.Rights(fds=fds)] if fds else [credentials]
+        return partial(sendmsg, self._sock, [data], ancdata, MSG_DONTWAIT)
 
     # ---- receiving ----
 
@@ -169,13 +183,17 @@ class UnixStream:
         """
         if checked_int("max_bytes", max_bytes, least=0) == 0:
             raise ValueError("max_bytes must be more than 0: no bytes mean the end")
+        if self._may_receive():
+            try:
+                return self._incoming.pass_on(*self._arrived(max_bytes))
+            except BlockingIOError as error:
+                again(error)
         async with self._receiving:
             self._refuse_closed()
             if self._incoming:
                 return self._incoming.take_some(max_bytes)
             self._incoming.refuse_broken()
-            data, fds, msg_flags, _ = await self._arrival(max_bytes)
-            return self._incoming.pass_on(data, fds, msg_flags)
+            return self._incoming.pass_on(*await self._arrival(max_bytes))
 
     async def receive_exactly(self, size: int) -> bytes:
         """So many bytes of one sender. Their descriptors wait for `take_fds`.
@@ -240,12 +258,22 @@ class UnixStream:
         self._refuse_closed()
         self._incoming.refuse_broken()
         while len(self._incoming) < size:
-            data, fds, msg_flags, _ = await self._arrival(_AHEAD)
-            if not data:
-                fds.close()
+            arrival = await self._arrival(_AHEAD)
+            if not arrival[0]:
+                arrival[1].close()
                 return False
-            self._incoming.add(data, fds, msg_flags)
+            self._incoming.add(*arrival)
         return True
+
+    def _may_receive(self) -> bool:
+        """Whether the next bytes are in the socket, and nobody stands before us."""
+        return self._receiving.free and self._incoming.may_be_passed and not self._closed and is_free(self._sock, READ)
+
+    def _arrived(self, size: int) -> Arrival:
+        return recv_rights(self._sock, size, _SCM_MAX_FD, MSG_DONTWAIT)
+
+    async def _arrival(self, size: int) -> Arrival:
+        return await attempt(self._sock, READ, partial(self._arrived, size))
 
     def _refuse_cut(self) -> None:
         if self._incoming:

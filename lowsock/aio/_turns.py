@@ -21,15 +21,15 @@ class Turns:
     Whoever leaves hands over to the one that waits longest; if that one is cancelled before it runs, to the next.
     """
 
-    __slots__ = ("_taken", "_waiting")
+    __slots__ = ("_waiting", "free")
 
     def __init__(self) -> None:
-        self._taken = False
+        self.free = True
         self._waiting: deque[Any] = deque()
 
     async def __aenter__(self) -> None:
-        if not self._taken:
-            self._taken = True
+        if self.free:
+            self.free = False
             return
         place = _place()
         self._waiting.append(place)
@@ -49,7 +49,7 @@ class Turns:
         if self._waiting:
             self._waiting.popleft().call()
         else:
-            self._taken = False
+            self.free = True
 
 
 class _FuturePlace:
