@@ -20,6 +20,8 @@ from typing import Callable, NamedTuple
 
 import pytest
 
+from lowsock import aio
+
 DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 
@@ -469,6 +471,23 @@ class Loops:
         if isinstance(result, BaseException):
             raise result
         return (False, None) if result == "cancelled" else (True, result)
+
+
+@pytest.fixture
+def socks() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ``AF_UNIX`` streams connected to each other that do not block."""
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with a, b:
+        a.setblocking(False)
+        b.setblocking(False)
+        yield a, b
+
+
+@pytest.fixture
+def streams(socks):
+    """An `aio.UnixStream` around each of `socks`."""
+    with aio.UnixStream(socks[0]) as a, aio.UnixStream(socks[1]) as b:
+        yield a, b
 
 
 @pytest.fixture

@@ -13,22 +13,6 @@ from lowsock import aio
 LARGE = 1_000_000  # more than the socket's buffer
 
 
-@pytest.fixture
-def pair():
-    """Two sockets connected to each other that do not block."""
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
-        b.setblocking(False)
-        yield a, b
-
-
-@pytest.fixture
-def streams(pair):
-    with aio.UnixStream(pair[0]) as a, aio.UnixStream(pair[1]) as b:
-        yield a, b
-
-
 async def received(stream, size):
     """So many bytes, and how many descriptors came with them."""
     data, count = b"", 0

@@ -2,7 +2,6 @@
 """aio.UnixStream: messages on a stream, beside ordinary bytes, and peers that break them."""
 
 import os
-import socket
 import struct
 import sys
 
@@ -16,22 +15,6 @@ HEADER = struct.Struct("!II")
 root = pytest.mark.skipif(
     os.getuid() != 0 or not sys.platform.startswith("linux"), reason="only root on Linux may tell another uid"
 )
-
-
-@pytest.fixture
-def pair():
-    """Two sockets connected to each other that do not block."""
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
-        b.setblocking(False)
-        yield a, b
-
-
-@pytest.fixture
-def streams(pair):
-    with aio.UnixStream(pair[0]) as a, aio.UnixStream(pair[1]) as b:
-        yield a, b
 
 
 @pytest.fixture
@@ -115,12 +98,12 @@ def test_the_frame_is_the_documented_one(loops, streams):
 
 
 @pytest.mark.parametrize("step", [1, 3, 8, 9])
-def test_a_message_may_come_in_pieces(loops, streams, pair, step):
+def test_a_message_may_come_in_pieces(loops, streams, socks, step):
     whole = HEADER.pack(20, 1) + bytes(range(20))
 
     async def send():
         for at in range(0, len(whole), step):
-            lowsock.send_rights(pair[0], [whole[at : at + step]], [0] * (at == 0))
+            lowsock.send_rights(socks[0], [whole[at : at + step]], [0] * (at == 0))
             await loops.tick()
 
     async def main():
@@ -159,8 +142,8 @@ def test_the_stream_ends_with_none(loops, streams):
 
 
 @root
-def test_a_message_tells_who_sent_it(loops, streams, pair):
-    cmsg.enable(pair[1], cmsg.Credentials)
+def test_a_message_tells_who_sent_it(loops, streams, socks):
+    cmsg.enable(socks[1], cmsg.Credentials)
 
     async def main():
         for uid in (1, 2):
@@ -188,21 +171,21 @@ def broken(loops, streams, words):
 
 
 @pytest.mark.parametrize("cut", [1, 7, 8, 9, 11])
-def test_an_end_within_a_message_is_an_error(loops, streams, pair, cut):
-    lowsock.send_rights(pair[0], [(HEADER.pack(4, 2) + b"data")[:cut]], [0, 1])
-    pair[0].close()
+def test_an_end_within_a_message_is_an_error(loops, streams, socks, cut):
+    lowsock.send_rights(socks[0], [(HEADER.pack(4, 2) + b"data")[:cut]], [0, 1])
+    socks[0].close()
     broken(loops, streams, f"within a message, {cut} bytes")
 
 
 @pytest.mark.parametrize("size", [2**20 + 1, 2**31, 2**32 - 1])
-def test_a_message_that_is_too_long_is_refused_by_its_first_bytes(loops, streams, pair, size):
-    lowsock.send_rights(pair[0], [HEADER.pack(size, 0)], [0])
+def test_a_message_that_is_too_long_is_refused_by_its_first_bytes(loops, streams, socks, size):
+    lowsock.send_rights(socks[0], [HEADER.pack(size, 0)], [0])
     broken(loops, streams, f"a message of {size} bytes")
 
 
-def test_the_longest_message_is_taken(loops, pair):
+def test_the_longest_message_is_taken(loops, socks):
     async def main():
-        with aio.UnixStream(pair[0]) as a, aio.UnixStream(pair[1], max_message=4) as b:
+        with aio.UnixStream(socks[0]) as a, aio.UnixStream(socks[1], max_message=4) as b:
             await a.send_message(b"1234")
             assert (await b.receive_message()).data == b"1234"
             await a.send_message(b"12345")
@@ -213,17 +196,17 @@ def test_the_longest_message_is_taken(loops, pair):
 
 
 @pytest.mark.parametrize(("told", "came"), [(1, 0), (2, 1), (2**32 - 1, 253)])
-def test_fewer_descriptors_than_told_are_an_error(loops, streams, pair, told, came):
-    lowsock.send_rights(pair[0], [HEADER.pack(4, told) + b"data"], [0] * came)
+def test_fewer_descriptors_than_told_are_an_error(loops, streams, socks, told, came):
+    lowsock.send_rights(socks[0], [HEADER.pack(4, told) + b"data"], [0] * came)
     broken(loops, streams, f"{told} descriptors were to come, and {came} came")
 
 
-def test_surplus_descriptors_are_closed_and_never_another_messages(loops, streams, pair, files, open_fds):
+def test_surplus_descriptors_are_closed_and_never_another_messages(loops, streams, socks, files, open_fds):
     for at in (0, 9):  # with the header, with the last byte
         message = HEADER.pack(2, 0) + b"xx"
-        lowsock.send_rights(pair[0], [message[:at] or message[:1]], files if at == 0 else [])
-        lowsock.send_rights(pair[0], [message[at or 1 :]], files if at else [])
-    lowsock.send_rights(pair[0], [HEADER.pack(4, 1) + b"last"], files[5:6])
+        lowsock.send_rights(socks[0], [message[:at] or message[:1]], files if at == 0 else [])
+        lowsock.send_rights(socks[0], [message[at or 1 :]], files if at else [])
+    lowsock.send_rights(socks[0], [HEADER.pack(4, 1) + b"last"], files[5:6])
 
     async def main():
         before = open_fds()
@@ -239,20 +222,20 @@ def test_surplus_descriptors_are_closed_and_never_another_messages(loops, stream
     loops.run(main)
 
 
-def test_descriptors_with_every_byte_are_not_hoarded(loops, streams, pair, open_fds):
+def test_descriptors_with_every_byte_are_not_hoarded(loops, streams, socks, open_fds):
     before = open_fds()
     message = HEADER.pack(100, 0) + bytes(100)
     for at in range(100):
-        lowsock.send_rights(pair[0], [message[at : at + 1]], [0] * 20)
+        lowsock.send_rights(socks[0], [message[at : at + 1]], [0] * 20)
     broken(loops, streams, "more than 506 descriptors")
     assert open_fds() == before
 
 
 @root
-def test_bytes_of_another_sender_within_a_message_are_an_error(loops, streams, pair):
-    cmsg.enable(pair[1], cmsg.Credentials)
-    lowsock.sendmsg(pair[0], [HEADER.pack(4, 0) + b"da"], [cmsg.Credentials(uid=1)])
-    lowsock.sendmsg(pair[0], [b"ta"], [cmsg.Credentials(uid=2)])
+def test_bytes_of_another_sender_within_a_message_are_an_error(loops, streams, socks):
+    cmsg.enable(socks[1], cmsg.Credentials)
+    lowsock.sendmsg(socks[0], [HEADER.pack(4, 0) + b"da"], [cmsg.Credentials(uid=1)])
+    lowsock.sendmsg(socks[0], [b"ta"], [cmsg.Credentials(uid=2)])
     broken(loops, streams, "uid=2.* came among those of .*uid=1")
 
 

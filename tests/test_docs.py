@@ -18,7 +18,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 LISTINGS = DOCS / "listings"
 PAGES = sorted(DOCS.glob("*.md"))
 
-CHAPTERS = ("guide.md", "control-messages.md", "descriptors.md", "error-queue.md", "bulk-datagrams.md")
+CHAPTERS = ("guide.md", "control-messages.md", "descriptors.md", "error-queue.md", "bulk-datagrams.md", "unix-streams.md")
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTATION = re.compile(r"# listings/(\w+\.py)\n(.*)", re.DOTALL)
@@ -40,6 +40,13 @@ SAYS = {
     ),
     "copy_descriptor.py": ("the copy is inheritable: False", "parent read: the child read 'written by the parent'"),
     "dbus_client.py": ("on the bus: :1.0 :1.1", "through the pipe that came: elif eht ni si tahw"),
+    "descriptor_stream.py": (
+        "1 files: [1000], sent by this process: True",
+        "3 files: [3000, 3000, 3000], sent",
+        "cut in the middle: True",
+        "it came whole: 1000000 bytes, 1 descriptor",
+        "broken: more than 10 descriptors came",
+    ),
     "file_transfer.py": ("of them again: True; came marked: True", "the file came as it was sent: True"),
     "gather_scatter.py": ("kind 7, body 'scattered to the winds'", "a stream of 900000 bytes, all as sent: True"),
     "kernel_timestamp.py": ("b'tick' was read", "between the two, as it should be: True"),
@@ -60,6 +67,7 @@ SAYS = {
 }
 LINUX = {
     "collector.py",
+    "descriptor_stream.py",
     "file_transfer.py",
     "kernel_timestamp.py",
     "multihomed.py",
