@@ -19,7 +19,7 @@ from lowsock._owned import owner, slots
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from lowsock._types import Ancillary
+    from lowsock._types import Ancillary, CData
 
 MSG_CTRUNC = CONSTANTS["MSG_CTRUNC"]
 _KINDS = tuple(getattr(cmsg, name) for name in ("Credentials", "Creds", "Creds2") if hasattr(cmsg, name))
@@ -52,6 +52,10 @@ class _Brought:
 
     def __len__(self) -> int:
         return len(self.fds) - self.gone
+
+    def move(self, count: int, to: CData) -> None:
+        lib.lowsock_owned_take(self.fds._slots, self.gone, count, to)
+        self.gone += count
 
 
 class Incoming:
@@ -147,27 +151,21 @@ class Incoming:
         came = sum(map(len, ready))
         if count > came:
             self.fail(f"{count} descriptors were to come, and {came} came")
-        fds = self._gathered(ready, count)
-        while self._brought and self._brought[0].end <= self._taken:
-            self._brought.popleft().fds.close()
-        return fds
-
-    def _gathered(self, ready: list[_Brought], count: int) -> OwnedFds:
-        if ready and not ready[0].gone and len(ready[0]) == count:
-            self._brought.popleft()
-            return ready[0].fds
-        own = slots(count)
-        fds = owner(own)
+        whole = bool(ready) and not ready[0].gone and len(ready[0]) == count
+        own = slots(0 if whole else count)
+        fds = ready[0].fds if whole else owner(own)
         try:
+            if whole:
+                self._brought.popleft()
             for brought in ready:
-                part = min(len(brought), count - own.count)
-                lib.lowsock_owned_take(brought.fds._slots, brought.gone, part, own)
-                brought.gone += part
+                brought.move(min(len(brought), own.size - own.count), own)
+            while self._brought and self._brought[0].end <= self._taken:
+                self._brought.popleft().fds.close()
             return fds
-        except BaseException:  # a signal handler's: what was taken is here, and in no order any more
-            fds.close()
+        except BaseException:  # a signal handler's: what is where, nobody knows any more
             self._broken = "descriptors were being taken when an exception came"
             self.close()
+            fds.close()
             raise
 
     # ---- the end ----
