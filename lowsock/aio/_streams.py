@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lowsock import OwnedFds, cmsg, recv_rights, send_rights, sendmsg
@@ -168,9 +167,9 @@ class UnixStream:
 
     def _at_once(self, data: bytes | memoryview, fds: Any, credentials: ControlMessage | None) -> Callable[[], int]:
         if credentials is None:
-            return partial(send_rights, self._sock, [data], fds, MSG_DONTWAIT)
+            return lambda: send_rights(self._sock, [data], fds, MSG_DONTWAIT)
         ancdata = [credentials, cmsg.Rights(fds=fds)] if fds else [credentials]
-        return partial(sendmsg, self._sock, [data], ancdata, MSG_DONTWAIT)
+        return lambda: sendmsg(self._sock, [data], ancdata, MSG_DONTWAIT)
 
     # ---- receiving ----
 
@@ -273,7 +272,7 @@ class UnixStream:
         return recv_rights(self._sock, size, _SCM_MAX_FD, MSG_DONTWAIT)
 
     async def _arrival(self, size: int) -> Arrival:
-        return await attempt(self._sock, READ, partial(self._arrived, size))
+        return await attempt(self._sock, READ, lambda: self._arrived(size))
 
     def _refuse_cut(self) -> None:
         if self._incoming:
