@@ -129,12 +129,15 @@ def send_rights(
         item if type(item) is int and -INT_MAX <= item <= INT_MAX else _descriptor(f"fds[{i}]", item)
         for i, item in enumerate(items)
     ]
-    refuse_closed(numbers)
     if numbers and type(buffers) is list and type(flags) is int and address is None and type(sock) is _Socket:
         data = joined(buffers)
         if data and 0 <= flags <= INT_MAX and not sock.gettimeout():
             sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), numbers, len(numbers), flags)
-            return sent if sent >= 0 else transmit(sock, [data], _control(numbers), flags, None, sent)
+            if sent >= 0:
+                return sent  # the kernel has looked at each descriptor
+            refuse_closed(numbers)
+            return transmit(sock, [data], _control(numbers), flags, None, sent)
+    refuse_closed(numbers)
     return transmit(sock, buffers, _control(numbers), flags, address)
 
 

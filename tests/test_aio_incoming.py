@@ -211,6 +211,29 @@ def test_senders_are_not_mixed(incoming):
         incoming.add(*arrival(b"gh", 1, uid=3))
 
 
+@pytest.mark.parametrize(
+    ("data", "count", "whole"),
+    [
+        (b"\0\0\0\4\0\0\0\2data", 2, True),
+        (b"\0\0\0\0\0\0\0\0", 0, True),
+        (b"\0\0\0\4\0\0\0\2dat", 2, False),
+        (b"\0\0\0\4\0\0\0\2data\0", 2, False),
+        (b"\0\0\0\4\0\0\0\2data", 1, False),
+        (b"\0\0\0\5\0\0\0\2data!", 2, False),  # too long
+        (b"\0\0\0\4\0\0\0", 2, False),
+        (b"", 0, False),
+    ],
+)
+def test_only_one_whole_message_passes_at_once_and_the_rest_stays(incoming, data, count, whole):
+    _, fds, _ = arrival(b"", count)
+    got = incoming.pass_message(4, data, fds, 0)
+    if whole:
+        got.fds.close()
+        assert (got.data, len(got.fds), len(incoming)) == (data[8:], count, 0)
+    else:
+        assert (got, len(incoming), incoming.held) == (None, len(data), count)
+
+
 @linux
 def test_at_the_end_nobody_has_sent_anything(incoming):
     assert incoming.pass_on(*arrival(b"", uid=0)).credentials is None

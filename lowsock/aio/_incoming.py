@@ -8,6 +8,7 @@ beginning. Nothing waits here, and nothing makes a system call but close(2).
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from lowsock._types import Ancillary, CData
 
+HEADER = struct.Struct("!II")  # of a message: bytes that follow, descriptors that came with the first byte of this
 MSG_CTRUNC = CONSTANTS["MSG_CTRUNC"]
 _KINDS = tuple(getattr(cmsg, name) for name in ("Credentials", "Creds", "Creds2") if hasattr(cmsg, name))
 
@@ -91,11 +93,23 @@ class Incoming:
         self.credentials = _credentials(fds.ancdata) if data and fds.ancdata else None  # at the end Linux tells 0, 0, 0
         return Received(data, fds, self.credentials)
 
+    def pass_message(self, most: int, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> Received | None:
+        """A receive that was one whole message of at most ``most`` bytes and nothing else; any other is kept: None."""
+        size = len(data) - HEADER.size
+        if 0 <= size <= most and fds.pidfd is None and HEADER.unpack_from(data) == (size, len(fds)):
+            _, _, credentials = self.pass_on(data, fds, msg_flags)
+            return Received(data[HEADER.size :], fds, credentials)
+        self.add(data, fds, msg_flags)
+        return None
+
     def add(self, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> None:
         """Keeps what a receive returned. Only for bytes that are asked for together with those that are here."""
         self._check(fds, msg_flags)
+        if not data:  # the end
+            fds.close()
+            return
         credentials = _credentials(fds.ancdata) if fds.ancdata else None
-        if self._bytes and data and credentials != self.credentials:
+        if self._bytes and credentials != self.credentials:
             fds.close()
             self.fail(f"bytes of {credentials} came among those of {self.credentials}")
         self.credentials = credentials

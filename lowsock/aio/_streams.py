@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 from lowsock import OwnedFds, cmsg, recv_rights, send_rights, sendmsg
@@ -14,7 +13,7 @@ from lowsock._calling import MSG_DONTWAIT, checked_int, fail, iterated, target
 from lowsock._constants import CONSTANTS
 from lowsock._ffi import lib
 from lowsock.aio._closing import close
-from lowsock.aio._incoming import Incoming, Received
+from lowsock.aio._incoming import HEADER, Incoming, Received
 from lowsock.aio._queue import READ, WRITE
 from lowsock.aio._turns import Turns
 from lowsock.aio._waiting import again, attempt, descriptor, is_free
@@ -33,7 +32,6 @@ _SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)
 _MAX_FDS = 2 * _SCM_MAX_FD  # a message's, and those of the next one, whose beginning may come in the same receive
 _MAX_MESSAGE = 2**20
 _MOST = 2**32 - 1
-_HEADER = struct.Struct("!II")  # bytes that follow, descriptors that came with the first byte of this
 _NOTHING = memoryview(b"")
 _AHEAD = 2**18  # bytes: what a receive into the buffer asks for, and what one system call sends
 
@@ -116,7 +114,7 @@ class UnixStream:
         with viewed("data", data) as view:
             if view.nbytes > _MOST:
                 raise ValueError(f"data must not be more than {_MOST} bytes: {view.nbytes}")
-            message = b"".join((_HEADER.pack(view.nbytes, len(items)), view))
+            message = b"".join((HEADER.pack(view.nbytes, len(items)), view))
         await self._send(message, items, credentials)
 
     async def flush(self) -> None:
@@ -236,16 +234,27 @@ class UnixStream:
         Surplus descriptors are closed. Raises `BrokenStream` if the stream ends within a message, and for one that is longer
         than ``max_message``, tells more descriptors than came, or has bytes of another sender in it.
         """
+        if self._may_receive():
+            try:
+                message = self._incoming.pass_message(self._max_message, *self._arrived(_AHEAD))
+            except BlockingIOError as error:
+                again(error)
+            else:
+                if message is not None:
+                    return message
+        return await self._message()
+
+    async def _message(self) -> Received | None:
         async with self._receiving:
-            if not await self._filled(_HEADER.size):
+            if not await self._filled(HEADER.size):
                 self._refuse_cut()
                 return None
-            size, count = _HEADER.unpack(self._incoming.peek(_HEADER.size))
+            size, count = HEADER.unpack(self._incoming.peek(HEADER.size))
             if size > self._max_message:
                 self._incoming.fail(f"a message of {size} bytes is to come: max_message is {self._max_message}")
-            if not await self._filled(_HEADER.size + size):
+            if not await self._filled(HEADER.size + size):
                 self._refuse_cut()
-            data = self._incoming.take(_HEADER.size + size)[_HEADER.size :]
+            data = self._incoming.take(HEADER.size + size)[HEADER.size :]
             return Received(data, self._incoming.take_fds(count), self._incoming.credentials)
 
     async def _fill(self, size: int) -> None:
