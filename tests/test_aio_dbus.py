@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """aio.UnixStream on a real program: D-Bus clients on a private dbus-daemon, who pass descriptors to each other.
 
-The clients are those of docs/listings/dbus_client.py. `.ci/run` installs what this needs and sees that nothing is skipped.
+The clients are those of docs/listings/dbus_client.py. `.ci/run` installs what this needs, and fails where it is missing.
 """
 
 import os

@@ -75,7 +75,9 @@ def test_a_heading_has_the_signature_of_what_only_aio_has(name):
 
 
 def test_every_method_of_a_stream_is_on_its_page():
-    assert [name for name in members(aio.UnixStream) if not re.search(rf"`(await )?UnixStream\.{name}\b|`{name}\b", AIO)] == []
+    assert [
+        name for name in members(aio.UnixStream) if not re.search(rf"`(await )?UnixStream\.{name}\b|`{name}\b", AIO)
+    ] == []
 
 
 @pytest.mark.parametrize("name", peer.__all__)
