@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import socket
 from array import array
@@ -33,6 +34,8 @@ _ROOM = CMSG_SPACE(_SCM_MAX_FD * _INT) + BESIDE  # Linux puts a pidfd behind the
 
 # bound early: each is looked up next to a system call
 _Socket = socket.socket
+_family = _socket.socket.family.__get__  # as an int: the enum of socket.socket's own takes longer than all else
+_AF_UNIX = int(socket.AF_UNIX)
 _free = FREE  # see _receiving.py
 _unpack = ffi.unpack
 _recv_rights = lib.lowsock_recv_rights
@@ -129,12 +132,13 @@ def send_rights(
         item if type(item) is int and -INT_MAX <= item <= INT_MAX else _descriptor(f"fds[{i}]", item)
         for i, item in enumerate(items)
     ]
+    # On AF_UNIX the kernel itself looks whether one is closed, before it takes anything; elsewhere it looks at none.
     if numbers and type(buffers) is list and type(flags) is int and address is None and type(sock) is _Socket:
         data = joined(buffers)
-        if data and 0 <= flags <= INT_MAX and not sock.gettimeout():
+        if data and 0 <= flags <= INT_MAX and not sock.gettimeout() and _family(sock) == _AF_UNIX:
             sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), numbers, len(numbers), flags)
             if sent >= 0:
-                return sent  # the kernel has looked at each descriptor
+                return sent
             refuse_closed(numbers)
             return transmit(sock, [data], _control(numbers), flags, None, sent)
     refuse_closed(numbers)

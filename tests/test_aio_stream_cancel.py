@@ -226,7 +226,7 @@ def test_a_bare_descriptor_is_closed_too(loops):
 @pytest.mark.soak
 def test_any_cancellation_loses_nothing(loops, streams, soak_count):
     """Messages of many sizes, sent and received by tasks that are cancelled at random, all come once and in order."""
-    count = soak_count(5_000)
+    count = soak_count(3_000)
     dice = random.Random(count)
     got = []
 
