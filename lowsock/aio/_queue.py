@@ -186,6 +186,17 @@ def queues_of(key: int, _queues: Any = QUEUES) -> dict[int, ref[Queue]]:
     return _queues.setdefault(key, {})
 
 
+def register(queue: Queue) -> None:
+    """Lets others find a queue, for as long as somebody has it."""
+    queues, name = queues_of(key_of(queue.fd, queue.direction)), id(queue.loop)
+
+    def drop(dead: ref[Queue]) -> None:
+        if queues.get(name) is dead:
+            queues.pop(name, None)
+
+    queues[name] = ref(queue, drop)
+
+
 def _is_ready(fd: int, events: int) -> bool:
     poll = select.poll()
     poll.register(fd, events)

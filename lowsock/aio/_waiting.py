@@ -7,11 +7,10 @@ import errno
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
-from weakref import ref
 
 from lowsock._calling import MSG_DONTWAIT, MSG_ERRQUEUE, ZERO, checked_int, fail, iterated, raised_inside, target
 from lowsock.aio._asyncio import LoopQueue, running_loop
-from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Place, Queue, key_of, queues_of
+from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Place, Queue, key_of, register
 from lowsock.aio._trio import TrioQueue, running_token
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def _join(fd: int, direction: int) -> Queue:
             found = queue
     if found is None:
         found = make(loop, fd, direction)
-        queues_of(key_of(fd, direction))[id(loop)] = ref(found)
+        register(found)
     return found
 
 
