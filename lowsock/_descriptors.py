@@ -10,7 +10,8 @@ from array import array
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, close_all
 from lowsock._buffers import joined
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, ZERO, checked_int, iterated, persist, target
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, checked_int, iterated, persist, target
+from lowsock._constants import CONSTANTS
 from lowsock._ffi import ffi, lib
 from lowsock._receiving import POLLIN
 from lowsock._reply import DATA, FREE, give, spare, take
@@ -27,7 +28,7 @@ _INT = array("i").itemsize
 BESIDE = CMSG_SPACE(512)  # credentials, a pidfd, a security label: what options of the socket put before the descriptors
 MOST = INT_MAX // _INT - BESIDE
 _INFO = lib.LOWSOCK_INFO
-_FEW = 64  # descriptors: what the quick ways take
+_FEW = CONSTANTS.get("SCM_MAX_FD", 253)  # descriptors: what the quick ways take
 _ROOM = CMSG_SPACE(_FEW * _INT) + BESIDE
 
 _Socket = socket.socket
@@ -44,24 +45,24 @@ def send_fds(sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags:
     `ValueError` on a stream, which would lose them. See unix(7), sendmsg(2).
     """
     own = _listed(fds)
-    if own and type(buffers) is list and flags is ZERO and address is None and type(sock) is _Socket:
+    if own and type(buffers) is list and type(flags) is int and address is None and type(sock) is _Socket:
         data = joined(buffers)
-        if data and not sock.gettimeout() and len(own) <= _FEW:
-            return _send_plain(sock, data, own)
+        if data and 0 <= flags <= INT_MAX and not sock.gettimeout() and len(own) <= _FEW:
+            return _send_plain(sock, data, own, flags)
     return transmit(sock, buffers, _control(own), flags, address)
 
 
-def _send_plain(sock: Any, data: bytes, fds: list[int]) -> int:
-    """Some data and a few descriptors on a blocking socket object."""
+def _send_plain(sock: Any, data: bytes, fds: list[int], flags: int) -> int:
+    """Some data and some descriptors on a socket object without a timeout."""
     for fd in fds:
         if type(fd) is not int:
-            return transmit(sock, [data], _control(fds), 0, None)
+            return transmit(sock, [data], _control(fds), flags, None)
     try:
-        sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), fds, len(fds))
+        sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), fds, len(fds), flags)
     except (TypeError, OverflowError):
         _control(fds)  # names the one that is not a descriptor
         raise
-    return sent if sent >= 0 else transmit(sock, [data], _control(fds), 0, None, sent)
+    return sent if sent >= 0 else transmit(sock, [data], _control(fds), flags, None, sent)
 
 
 def _control(fds: list[int]) -> Control:
@@ -82,7 +83,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
     """
     if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _FEW or not 0 <= bufsize <= DATA:
         return _receive(sock, bufsize, maxfds, flags)
-    if flags is not ZERO or type(sock) is not _Socket or sock.gettimeout():
+    if type(flags) is not int or not 0 <= flags <= INT_MAX or type(sock) is not _Socket or sock.gettimeout():
         return _receive(sock, bufsize, maxfds, flags)
     try:
         entry = _free.pop()
@@ -91,7 +92,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
     struct, view, reply = entry
     fds: list[int] | None = None
     try:
-        answer = _recv_fds(struct, sock.fileno(), bufsize, _ROOM, maxfds, 0)
+        answer = _recv_fds(struct, sock.fileno(), bufsize, _ROOM, maxfds, flags)
         if answer <= MORE:
             size, msg_flags, source, count = _unpack(reply.info, _INFO)
             data = view[:size]
@@ -104,7 +105,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
         _close(struct, fds)
         raise
     _free.append(entry)  # nothing came
-    return _receive(sock, bufsize, maxfds, 0, answer)
+    return _receive(sock, bufsize, maxfds, flags, answer)
 
 
 def _receive(

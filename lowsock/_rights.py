@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import socket
 from array import array
@@ -10,7 +11,7 @@ from array import array
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, decode
 from lowsock._buffers import joined
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, ZERO, checked_int, iterated, persist, raised_here, target
+from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, checked_int, iterated, persist, raised_here, target
 from lowsock._constants import CONSTANTS
 from lowsock._descriptors import BESIDE, MOST
 from lowsock._ffi import ffi, lib
@@ -33,6 +34,8 @@ _ROOM = CMSG_SPACE(_SCM_MAX_FD * _INT) + BESIDE  # Linux puts a pidfd behind the
 
 # bound early: each is looked up next to a system call
 _Socket = socket.socket
+_family = _socket.socket.family.__get__  # as an int: the enum of socket.socket's own takes longer than all else
+_AF_UNIX = int(socket.AF_UNIX)
 _free = FREE  # see _receiving.py
 _unpack = ffi.unpack
 _recv_rights = lib.lowsock_recv_rights
@@ -55,7 +58,7 @@ def recv_rights(
     """
     if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _SCM_MAX_FD or not 0 <= bufsize <= DATA:
         return _receive(sock, bufsize, maxfds, flags)
-    if flags is not ZERO or type(sock) is not _Socket or sock.gettimeout():
+    if type(flags) is not int or not 0 <= flags <= INT_MAX or type(sock) is not _Socket or sock.gettimeout():
         return _receive(sock, bufsize, maxfds, flags)
     own = slots(maxfds + 1)
     fds = owner(own)
@@ -65,7 +68,7 @@ def recv_rights(
         entry = spare(error)
     struct, view, reply = entry
     try:
-        answer = _recv_rights(struct, sock.fileno(), bufsize, _ROOM, 0, own)
+        answer = _recv_rights(struct, sock.fileno(), bufsize, _ROOM, flags, own)
         if answer <= MORE:
             info = _unpack(reply.info, MORE - answer)
             data = view[: info[0]]
@@ -78,7 +81,7 @@ def recv_rights(
         _close(own)
         raise
     _free.append(entry)  # nothing came
-    return _receive(sock, bufsize, maxfds, 0, answer)
+    return _receive(sock, bufsize, maxfds, flags, answer)
 
 
 def _receive(
@@ -129,12 +132,16 @@ def send_rights(
         item if type(item) is int and -INT_MAX <= item <= INT_MAX else _descriptor(f"fds[{i}]", item)
         for i, item in enumerate(items)
     ]
-    refuse_closed(numbers)
-    if numbers and type(buffers) is list and flags is ZERO and address is None and type(sock) is _Socket:
+    # On AF_UNIX the kernel itself looks whether one is closed, before it takes anything; elsewhere it looks at none.
+    if numbers and type(buffers) is list and type(flags) is int and address is None and type(sock) is _Socket:
         data = joined(buffers)
-        if data and not sock.gettimeout():
-            sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), numbers, len(numbers))
-            return sent if sent >= 0 else transmit(sock, [data], _control(numbers), 0, None, sent)
+        if data and 0 <= flags <= INT_MAX and not sock.gettimeout() and _family(sock) == _AF_UNIX:
+            sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), numbers, len(numbers), flags)
+            if sent >= 0:
+                return sent
+            refuse_closed(numbers)
+            return transmit(sock, [data], _control(numbers), flags, None, sent)
+    refuse_closed(numbers)
     return transmit(sock, buffers, _control(numbers), flags, address)
 
 

@@ -20,6 +20,8 @@ from typing import Callable, NamedTuple
 
 import pytest
 
+from lowsock import aio
+
 pytest_plugins = [
     "bad_line",
     "batching",
@@ -464,3 +466,58 @@ def backend(request: pytest.FixtureRequest, libuv_ready: None):
     """Each framework that `lowsock.aio` waits with: ``run(function, *args)`` runs a coroutine function in it."""
     pytest.importorskip(request.param.partition("-")[0], reason=f"{request.param} is not installed")
     return TrioBackend() if request.param == "trio" else AsyncioBackend(request.param)
+
+
+class Loops:
+    """A backend, and ways to do several things in it."""
+
+    def __init__(self, backend) -> None:
+        self._backend = backend
+        self.run = backend.run
+
+    async def together(self, *functions):
+        """Calls all of them at once; a list of their results. The first exception is raised, after all have ended."""
+        tasks = [self._backend.start(function) for function in functions]
+        results = [await task.outcome() for task in tasks]
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+    async def tick(self, count=1) -> None:
+        """Lets others run, so many times."""
+        for _ in range(count):
+            await self._backend.step()
+
+    async def cancelled(self, ticks, function, *args):
+        """Calls ``function`` and cancels it so many ticks later: whether it had finished, and its result."""
+        task = self._backend.start(function, *args)
+        await self.tick(ticks)
+        task.cancel()
+        result = await task.outcome()
+        if isinstance(result, BaseException):
+            raise result
+        return (False, None) if result == "cancelled" else (True, result)
+
+
+@pytest.fixture
+def socks() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ``AF_UNIX`` streams connected to each other that do not block."""
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with a, b:
+        a.setblocking(False)
+        b.setblocking(False)
+        yield a, b
+
+
+@pytest.fixture
+def streams(socks):
+    """An `aio.UnixStream` around each of `socks`."""
+    with aio.UnixStream(socks[0]) as a, aio.UnixStream(socks[1]) as b:
+        yield a, b
+
+
+@pytest.fixture
+def loops(backend) -> Loops:
+    """`backend`, with `Loops.together`, `Loops.tick` and `Loops.cancelled`."""
+    return Loops(backend)

@@ -74,6 +74,12 @@ def test_a_heading_has_the_signature_of_what_only_aio_has(name):
     assert f"### `{name}{bare.replace(parameters=parameters, return_annotation=bare.empty)}`" in AIO
 
 
+def test_every_method_of_a_stream_is_on_its_page():
+    assert [
+        name for name in members(aio.UnixStream) if not re.search(rf"`(await )?UnixStream\.{name}\b|`{name}\b", AIO)
+    ] == []
+
+
 @pytest.mark.parametrize("name", peer.__all__)
 def test_every_name_of_peer_is_in_the_reference(name):
     assert re.search(rf"`{name}\b", MAIN), name

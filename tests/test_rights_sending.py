@@ -147,6 +147,12 @@ def test_who_will_not_wait_is_told_so(unix_pair, fds):
         fill()
 
 
+def test_a_closed_descriptor_is_refused_where_the_kernel_would_not_look(tcp_pair, drain):
+    with pytest.raises(ValueError, match=r"fds\[1\] is closed"):
+        lowsock.send_rights(tcp_pair.a, [b"x"], [0, closed_number()])
+    assert drain(tcp_pair.b) == b""
+
+
 def test_a_closed_socket_is_an_error_of_the_kernels(unix_pair):
     unix_pair.a.close()
     with pytest.raises(OSError, match="Bad file descriptor"):

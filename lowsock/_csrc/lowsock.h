@@ -55,7 +55,7 @@ int lowsock_parse(struct lowsock_reply *reply, long long size);
 void lowsock_close(struct lowsock_reply *reply);
 
 /* Sends copies of descriptors beside one buffer. */
-int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count);
+int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count, int flags);
 /* The plain sends: no address, no flags, no control messages. */
 int lowsock_send(int fd, char *data, size_t size);
 long long lowsock_send_gathered(int fd, char **bases, size_t *sizes, size_t count);

@@ -18,8 +18,13 @@ from lowsock.aio._calls import (
     sendmsg,
 )
 from lowsock.aio._closing import close
+from lowsock.aio._incoming import BrokenStream, Received
+from lowsock.aio._streams import UnixStream
 
 __all__ = [
+    "BrokenStream",
+    "Received",
+    "UnixStream",
     "close",
     "recv1msg",
     "recv_batch",
