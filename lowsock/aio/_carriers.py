@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""What carries a transport's datagrams: an endpoint of `lowsock.udp`, or the calls of any other datagram socket."""
+
+from __future__ import annotations
+
+import socket
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, Union
+
+from lowsock import RecvBatch, sendmmsg
+from lowsock.udp import Datagram, Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lowsock.errqueue import Event
+
+    Address = Any
+    Beside = tuple["int | None", "str | None"]  # ECN and source
+    Pair = tuple[bytes, Address]
+
+_LONGEST = 256 * 1024  # bytes of a datagram that is no UDP's: what the loops have room for
+_AT_ONCE = 16
+
+
+class _Carrier:
+    """`one`, `run`, `many` and `beside` return how many datagrams went, or raise `OSError`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def one(self, data: bytes, address: Address) -> int:
+        if address is None:
+            self._sock.send(data)  # the shortest way for one datagram
+        else:
+            self._sock.sendto(data, address)
+        return 1
+
+
+class Bulk(_Carrier):
+    """A UDP socket."""
+
+    def __init__(self, sock: socket.socket, **options: bool) -> None:
+        super().__init__(sock)
+        self.reads_errors = options["errors"]
+        self.endpoint: Endpoint | None = Endpoint(sock, **options)
+        self.recv = self.endpoint.recv
+        self.many = self.endpoint.send_many
+        self._send = self.endpoint.send
+
+    def run(self, pieces: Sequence[bytes], address: Address) -> int:
+        """Datagrams of one size, only the last of which may be shorter."""
+        return self._send(b"".join(pieces), address, segment_size=len(pieces[0]))
+
+    def beside(self, pieces: Sequence[bytes], address: Address, beside: Beside) -> int:
+        """The same with ECN or a source."""
+        ecn, source = beside
+        return self._send(b"".join(pieces), address, segment_size=len(pieces[0]) or 1, ecn=ecn, source=source)
+
+    def read_errors(self) -> list[Event]:
+        assert self.endpoint is not None
+        return self.endpoint.read_errors()
+
+
+class Plain(_Carrier):
+    """A socket that is no UDP's: AF_UNIX and others."""
+
+    endpoint = None
+    reads_errors = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._batch = RecvBatch(_AT_ONCE, _LONGEST)
+
+    def recv(self) -> list[Datagram]:
+        self._batch.receive(self._sock)
+        return list(starmap(Datagram, self._batch.datagrams()))
+
+    def run(self, pieces: Sequence[bytes], address: Address) -> int:
+        return self.many([(piece, address) for piece in pieces])
+
+    def many(self, pairs: Sequence[Pair]) -> int:
+        return sendmmsg(self._sock, [([data], (), address) for data, address in pairs])
+
+    def beside(self, pieces: Sequence[bytes], address: Address, beside: Beside) -> int:
+        raise NotImplementedError  # the transport has refused it
+
+    def read_errors(self) -> list[Event]:
+        return []
+
+
+Carrier = Union[Bulk, Plain]
+
+
+def carrier(sock: socket.socket, **options: bool) -> Carrier:
+    """What carries the datagrams of a socket. Raises `ValueError` if it is no UDP's and the options ask for what only
+    those have."""
+    try:
+        return Bulk(sock, **options)
+    except ValueError:
+        asked = [name for name in ("ecn", "local", "timestamps", "errors") if options[name]]
+        if asked:
+            raise
+        return Plain(sock)

@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: MIT
+"""The transport of datagrams in bulk: what an asyncio protocol sees of a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from asyncio.trsock import TransportSocket
+from typing import TYPE_CHECKING, Any
+
+from lowsock._address import encode_for, family_of
+from lowsock._calling import checked_int
+from lowsock._udp_control import checked
+from lowsock.aio._flow import Flow
+from lowsock.aio._outgoing import Outgoing
+from lowsock.aio._readiness import Readiness
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from lowsock.aio._carriers import Carrier
+    from lowsock.udp import Datagram
+
+_MOST = 512  # datagrams after which one readiness callback lets the loop go on
+_ERROR = 64  # datagrams that an error counts as
+_SEVERAL = 8  # datagrams of one call after which another is worth it
+_TURN = 256 * 1024  # bytes that wait for the end of a turn
+_ALONE = 4  # turns of one datagram each, after which the first of a turn is sent at once
+_PROBED = 8  # of these, one turn is watched for more
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
+_WARNED = 5  # datagrams for a lost connection
+_NOT_KNOWN: Any = object()
+
+logger = logging.getLogger("asyncio")
+
+
+class DatagramTransport(asyncio.DatagramTransport):
+    """What `create_datagram_endpoint` returns. All that `asyncio.DatagramTransport` has, and what it lacks is told there."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, carrier: Carrier, address: Any
+    ) -> None:
+        self._sock: socket.socket | None = None
+        super().__init__()
+        self._info = {
+            "socket": TransportSocket(sock),
+            "sockname": _name(sock.getsockname),
+            "peername": _name(sock.getpeername),
+            "endpoint": carrier.endpoint,
+        }
+        self._loop, self._carrier, self._recv = loop, carrier, carrier.recv
+        self._family, self._address = family_of(sock), address
+        self._connected = self._info["peername"] is not None
+        self._known = None if self._connected else _NOT_KNOWN  # the last address, which needs no more checks
+        self._closing = self._paused = self._lost = False
+        self._halted = False  # no datagram is to be delivered: any of these, or the protocol is another now
+        self._held = False  # datagrams are not sent at once: any of the next three
+        self._reading = self._scheduled = self._blocked = False
+        self._direct = self._probing = False
+        self._alone = self._after_loss = 0
+        self._arrived: Iterator[Datagram] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._pause = _FIRST_PAUSE
+        self.set_protocol(protocol)
+        self._out = Outgoing(carrier, self._refused, self._fail)
+        self._queue = self._out.queue
+        self._flow = Flow(self, loop)
+        self._readiness = Readiness(loop, sock.fileno(), self._read_ready, self._write_ready)
+        self._sock = sock
+
+    def __repr__(self) -> str:
+        state = "closed" if self._sock is None else "closing" if self._closing else f"fd={self._sock.fileno()}"
+        return f"<{type(self).__name__} {state} write_buffer_size={self._out.size}>"
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if self._sock is not None:
+            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            self._readiness.close()
+            self._sock.close()
+
+    def _begin(self) -> None:
+        """The protocol knows of its connection, and can receive."""
+        if not self._halted:
+            self._readiness.read(True)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``socket``, ``sockname``, ``peername``, and ``endpoint``: the `lowsock.udp.Endpoint`, None where there is none."""
+        return self._info.get(name, default)
+
+    # ---- the protocol ----
+
+    def set_protocol(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._takes_all = hasattr(protocol, "datagrams_received")
+        self._halted = self._reading or self._closing or self._paused
+
+    def get_protocol(self) -> Any:
+        return self._protocol
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def _refused(self, error: OSError) -> None:
+        if self._protocol is not None:
+            self._protocol.error_received(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Something that should not be: the connection is lost."""
+        self._loop.call_exception_handler(
+            {"message": "error in a datagram transport", "exception": error, "transport": self, "protocol": self._protocol}
+        )
+        self._force_close(error)
+
+    # ---- receiving ----
+
+    def is_reading(self) -> bool:
+        return not (self._closing or self._paused)
+
+    def pause_reading(self) -> None:
+        if self.is_reading():
+            self._paused = self._halted = True
+            self._readiness.read(False)
+
+    def resume_reading(self) -> None:
+        if self._closing or not self._paused:
+            return
+        self._paused, self._halted = False, self._reading
+        self._readiness.read(True)
+        if self._arrived is not None:
+            self._loop.call_soon(self._read_ready)
+
+    def _read_ready(self) -> bool:
+        """Drains the socket, within bounds; False if there may be more."""
+        if self._halted or self._reading:
+            return True
+        self._reading = self._held = True
+        try:
+            if self._arrived is not None:
+                self._deliver(self._arrived)
+                self._flush()
+            return self._drain()
+        finally:
+            self._reading = False
+            self._halted = self._closing or self._paused
+            self._held = self._scheduled or self._blocked
+            if self._queue:
+                self._flush()
+
+    def _drain(self) -> bool:
+        count, readiness = 0, self._readiness
+        while count < _MOST and not self._halted:
+            try:
+                datagrams = self._recv()
+            except (BlockingIOError, InterruptedError):
+                return self._found_nothing(count)
+            except OSError as error:
+                count += _ERROR
+                if not self._read_errors():
+                    self._protocol.error_received(error)
+                continue
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._fail(error)
+                break
+            readiness.succeeded()
+            count += len(datagrams)
+            if self._takes_all:
+                self._protocol.datagrams_received(datagrams)
+            else:
+                self._deliver(iter(datagrams))
+            if self._queue:
+                self._flush()
+            if len(datagrams) < _SEVERAL and not readiness.edges:
+                break
+        return False
+
+    def _found_nothing(self, count: int) -> bool:
+        if not count and not self._read_errors():
+            self._readiness.misled()
+        return True
+
+    def _read_errors(self) -> bool:
+        """Gives the protocol what is in the error queue, if it asked for that; whether there was anything."""
+        if not self._carrier.reads_errors:
+            return False
+        events = self._carrier.read_errors()
+        if events:
+            self._protocol.errors_received(events)
+        return bool(events)
+
+    def _deliver(self, arrived: Iterator[Datagram]) -> None:
+        """One by one. If one raises, the loop is told of that, and the rest comes in the next turn."""
+        received = self._protocol.datagram_received
+        self._arrived = arrived
+        try:
+            for datagram in arrived:
+                received(datagram[0], datagram[1])
+                if self._halted:
+                    break
+        finally:
+            rest = list(arrived)
+            self._arrived = iter(rest) if rest and not self._closing else None
+            if self._arrived is not None and not self._paused:
+                self._loop.call_soon(self._read_ready)
+
+    # ---- sending ----
+
+    def sendto(
+        self, data: Any, addr: Any = None, *, ecn: int | None = None, source: Any = None, segment_size: int | None = None
+    ) -> None:
+        """Sends ``data``, at the latest at the end of this turn of the loop.
+
+        ``addr`` is numeric. ``segment_size`` cuts ``data`` into datagrams of that many bytes. ``ecn`` and ``source`` are as
+        in `lowsock.udp.Endpoint.send`; they take a UDP socket. Wrong arguments raise, what the kernel refuses is told to
+        ``error_received``.
+        """
+        if type(data) is not bytes:
+            data = _copied(data)
+        if addr is not self._known:
+            addr = self._checked(addr)
+        if self._lost:
+            self._warn_of_loss()
+            return
+        out = self._out
+        if ecn is source is segment_size is None:
+            self._queue.append((data, addr))
+        else:
+            self._queue.extend(self._items(data, addr, ecn, source, segment_size))
+        out.size += len(data)
+        if not self._held:
+            self._begin_turn()
+        elif self._blocked:
+            self._flow.pause_if_full(out.size)
+        elif out.size > _TURN:
+            self._flush()
+
+    def _checked(self, addr: Any) -> Any:
+        """The address that the kernel is to be told."""
+        if self._address is not None and addr is not None and addr != self._address:
+            raise ValueError(f"addr must be None or {self._address!r}, the address that the endpoint was made with")
+        if self._connected:
+            return None
+        if self._address is not None:
+            return self._address
+        if addr is not None:
+            encode_for(-1, addr, self._family)
+            self._known = addr
+        return addr
+
+    def _items(self, data: bytes, addr: Any, ecn: Any, source: Any, segment: Any) -> list[Any]:
+        size = max(len(data), 1) if segment is None else checked_int("segment_size", segment, least=1)
+        pieces = [data[at : at + size] for at in range(0, len(data), size)] or [data]
+        if ecn is source is None:
+            return [(piece, addr) for piece in pieces]
+        if self._carrier.endpoint is None:
+            raise ValueError("ecn and source take a UDP socket")
+        checked(ecn, source, None, None)
+        self._out.marked += len(pieces)
+        return [(piece, addr, (ecn, source)) for piece in pieces]
+
+    def _begin_turn(self) -> None:
+        """The first datagram of a turn. Who sends but one in each has it sent at once: to wait would be all loss."""
+        if self._direct:
+            self._alone += 1
+            self._flush()
+            if self._alone % _PROBED or self._held or self._lost:
+                return
+            self._probing = True
+        self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = self._held = True
+        self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        count = len(self._queue) + self._probing
+        self._alone = self._alone + 1 if count <= 1 else 0
+        self._direct = self._alone >= _ALONE
+        self._scheduled = self._probing = False
+        self._flush()
+
+    def _flush(self) -> None:
+        """Sends what waits, unless the kernel has no room, and does what comes after that."""
+        if self._blocked or self._lost or self._out.sending:
+            return
+        self._held = True
+        try:
+            if not self._out.flush():
+                self._block()
+        finally:
+            self._held = self._scheduled or self._reading or self._blocked
+            if self._queue and not self._held and not self._lost:  # error_received raised: the rest goes on
+                self._schedule()
+        if self._closing and not self._queue:
+            self._lose(None)
+
+    def _block(self) -> None:
+        self._blocked = self._held = True
+        self._readiness.write(True)
+        self._flow.pause_if_full(self._out.size)
+
+    def _write_ready(self) -> None:
+        """There is room, it is said. For some sockets it always is, or there is an error: then pauses grow."""
+        self._timer = None
+        if self._lost:
+            return
+        before = len(self._queue)
+        self._blocked = not self._out.flush()
+        self._held = self._scheduled or self._reading or self._blocked
+        if not self._blocked:
+            self._pause = _FIRST_PAUSE
+            self._readiness.write(False)
+        elif len(self._queue) < before:
+            self._pause = _FIRST_PAUSE
+            self._readiness.write(True)
+        else:
+            self._readiness.write(False)
+            self._timer = self._loop.call_later(self._pause, self._write_ready)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._flow.resume_if_empty(self._out.size)
+        if self._closing and not self._queue:
+            self._lose(None)
+
+    # ---- flow control ----
+
+    def get_write_buffer_size(self) -> int:
+        """The bytes that the kernel has not taken yet."""
+        return self._out.size
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """``(low, high)``, in bytes."""
+        return self._flow.low, self._flow.high
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._flow.limit(high, low)
+        if self._blocked:
+            self._flow.pause_if_full(self._out.size)
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        """Sends what is in the queue first, then ``connection_lost(None)``."""
+        if self._closing:
+            return
+        self._closing = self._halted = True
+        self._readiness.read(False)
+        self._flush()
+
+    def abort(self) -> None:
+        """Drops what the kernel has no room for, then ``connection_lost(None)``."""
+        self._closing = self._halted = True
+        self._flush()
+        self._force_close(None)
+
+    def _force_close(self, error: BaseException | None) -> None:
+        self._closing = self._halted = True
+        self._out.clear()
+        self._lose(error)
+
+    def _lose(self, error: BaseException | None) -> None:
+        if self._lost:
+            return
+        self._lost = True
+        self._readiness.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.call_soon(self._connection_lost, error)
+
+    def _connection_lost(self, error: BaseException | None) -> None:
+        sock, self._sock = self._sock, None
+        try:
+            self._protocol.connection_lost(error)
+        finally:
+            self._arrived = None
+            self._protocol = None
+            if sock is not None:
+                sock.close()
+
+    def _warn_of_loss(self) -> None:
+        self._after_loss += 1
+        if self._after_loss > _WARNED:
+            logger.warning("a datagram for a transport that is closed is dropped")
+
+
+def _name(call: Any) -> Any:
+    try:
+        return call()
+    except OSError:
+        return None
+
+
+def _copied(data: Any) -> bytes:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    try:
+        return memoryview(data).tobytes()
+    except TypeError:
+        raise TypeError(f"data must be a bytes-like object, not {type(data).__name__}") from None
