@@ -8,6 +8,7 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any, Union
 
 from lowsock import RecvBatch, sendmmsg
+from lowsock._udp_control import checked, ready
 from lowsock.udp import Datagram, Endpoint
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 256 * 1024  # bytes of a datagram that is no UDP's: what the loops have room for
 _AT_ONCE = 16
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 class _Carrier:
@@ -57,6 +59,12 @@ class Bulk(_Carrier):
         ecn, source = beside
         return self._send(b"".join(pieces), address, segment_size=len(pieces[0]) or 1, ecn=ecn, source=source)
 
+    def checked(self, address: Address, ecn: Any, source: Any) -> Beside:
+        """Both as `beside` takes them. Raises what is wrong with them for a datagram to this address."""
+        beside = checked(ecn, source, None, None)
+        ready(beside, self._sock.family == socket.AF_INET or _is_mapped(address), 0, 0)
+        return beside.ecn, beside.source
+
     def read_errors(self) -> list[Event]:
         assert self.endpoint is not None
         return self.endpoint.read_errors()
@@ -82,8 +90,11 @@ class Plain(_Carrier):
     def many(self, pairs: Sequence[Pair]) -> int:
         return sendmmsg(self._sock, [([data], (), address) for data, address in pairs])
 
+    def checked(self, address: Address, ecn: Any, source: Any) -> Beside:
+        raise ValueError("ecn and source take a UDP socket")
+
     def beside(self, pieces: Sequence[bytes], address: Address, beside: Beside) -> int:
-        raise NotImplementedError  # the transport has refused it
+        raise NotImplementedError  # nothing has passed `checked`
 
     def read_errors(self) -> list[Event]:
         return []
@@ -102,3 +113,15 @@ def carrier(sock: socket.socket, **options: bool) -> Carrier:
         if asked:
             raise
         return Plain(sock)
+
+
+def cut(data: bytes, segment: int) -> list[bytes]:
+    """The datagrams of ``segment`` bytes, the last of what is left; no data is one as well."""
+    return [data[at : at + segment] for at in range(0, len(data), segment)] or [data]
+
+
+def _is_mapped(address: Address) -> bool:
+    """Whether an IPv6 address stands for one of IPv4."""
+    if not address:
+        return False
+    return socket.inet_pton(socket.AF_INET6, address[0].partition("%")[0])[:12] == _MAPPED

@@ -10,8 +10,8 @@ from asyncio.trsock import TransportSocket
 from typing import TYPE_CHECKING, Any
 
 from lowsock._address import encode_for, family_of
-from lowsock._calling import checked_int
-from lowsock._udp_control import checked
+from lowsock._udp_control import checked_segment
+from lowsock.aio._carriers import cut
 from lowsock.aio._flow import Flow
 from lowsock.aio._outgoing import Outgoing
 from lowsock.aio._readiness import Readiness
@@ -251,15 +251,12 @@ class DatagramTransport(asyncio.DatagramTransport):
         return addr
 
     def _items(self, data: bytes, addr: Any, ecn: Any, source: Any, segment: Any) -> list[Any]:
-        size = max(len(data), 1) if segment is None else checked_int("segment_size", segment, least=1)
-        pieces = [data[at : at + size] for at in range(0, len(data), size)] or [data]
+        pieces = [data] if segment is None else cut(data, checked_segment(segment))
         if ecn is source is None:
             return [(piece, addr) for piece in pieces]
-        if self._carrier.endpoint is None:
-            raise ValueError("ecn and source take a UDP socket")
-        checked(ecn, source, None, None)
+        beside = self._carrier.checked(addr or self._info["peername"], ecn, source)
         self._out.marked += len(pieces)
-        return [(piece, addr, (ecn, source)) for piece in pieces]
+        return [(piece, addr, beside) for piece in pieces]
 
     def _begin_turn(self) -> None:
         """The first datagram of a turn. Who sends but one in each has it sent at once: to wait would be all loss."""

@@ -1,0 +1,553 @@
+# SPDX-License-Identifier: MIT
+"""How a transport sends: together what belongs together, each datagram once and in order, whatever the kernel says."""
+
+import asyncio
+import errno
+import os
+import socket
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lowsock import aio, cmsg, udp
+from lowsock.aio._outgoing import Outgoing
+
+A, B = ("127.0.0.1", 1), ("127.0.0.1", 2)
+
+# ---- the queue ----
+
+
+class Kernel:
+    """A carrier that does what it is told: takes so many datagrams, has no room, or refuses."""
+
+    def __init__(self, answers):
+        self.answers, self.taken, self.calls = list(answers), [], []
+
+    def _take(self, name, items):
+        self.calls.append((name, len(items)))
+        answer = self.answers.pop(0) if self.answers else len(items)
+        if isinstance(answer, OSError):
+            raise answer
+        gone = items[: max(1, min(answer, len(items)))]
+        self.taken += gone
+        return len(gone)
+
+    def one(self, data, address):
+        return self._take("one", [(data, address)])
+
+    def run(self, pieces, address):
+        alike(pieces)
+        return self._take("run", [(piece, address) for piece in pieces])
+
+    def beside(self, pieces, address, beside):
+        alike(pieces)
+        return self._take("beside", [(piece, address, beside) for piece in pieces])
+
+    def many(self, pairs):
+        assert all(len(pair) == 2 for pair in pairs)
+        return self._take("many", list(pairs))
+
+
+def alike(pieces):
+    """Offload's own law: one size, and only the last may be shorter, though not empty."""
+    assert {len(piece) for piece in pieces[:-1]} <= {len(pieces[0])}
+    assert len(pieces) == 1 or 0 < len(pieces[-1]) <= len(pieces[0])
+
+
+REFUSALS = [BlockingIOError(errno.EAGAIN, "no room"), OSError(errno.EMSGSIZE, "too long"), OSError(errno.EPERM, "not you")]
+ITEMS = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([A, B, None]), st.sampled_from([None, None, (1, None), (2, "::1")])),
+    max_size=60,
+)
+ANSWERS = st.lists(st.one_of(st.integers(1, 20), st.sampled_from(REFUSALS)), max_size=40)
+
+
+def put(out, items):
+    for i, (size, address, beside) in enumerate(items):
+        data = (b"%d" % i).rjust(10 * size, b".") if size else b""
+        out.queue.append((data, address) if beside is None else (data, address, beside))
+        out.size += len(data)
+        out.marked += beside is not None
+    return list(out.queue)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ITEMS, ANSWERS)
+def test_each_datagram_goes_once_and_in_order_or_is_refused_by_name(items, answers):
+    kernel, refused = Kernel(answers), []
+    out = Outgoing(kernel, lambda error: refused.append((len(kernel.taken), error)), pytest.fail)
+    waiting = put(out, items)
+    while not out.flush():
+        assert out.queue, "there was no room for nothing"
+    for count, (at, _) in enumerate(refused):  # the datagram that stood at the head of those not taken
+        kernel.taken.insert(at + count, None)
+    assert [got or item for got, item in zip(kernel.taken, waiting)] == waiting
+    assert len(kernel.taken) == len(waiting)
+    assert (out.queue, out.size, out.marked) == ([], 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("items", "calls"),
+    [
+        ([], []),
+        ([(1, A, None)], [("one", 1)]),
+        ([(1, A, None)] * 9, [("run", 9)]),
+        ([(2, A, None)] * 8 + [(1, A, None)], [("run", 9)]),
+        ([(2, A, None)] * 8 + [(1, B, None)], [("run", 8), ("one", 1)]),
+        ([(1, A, None)] * 8 + [(2, A, None)] * 8, [("run", 8), ("run", 8)]),
+        ([(1, A, None), (1, B, None)] * 8, [("many", 16)]),
+        ([(1, A, None), (1, B, None)] * 4 + [(1, A, None)] * 8, [("many", 8), ("run", 8)]),
+        ([(0, A, None)] * 4, [("many", 4)]),
+        ([(1, A, (1, None))] * 5, [("beside", 5)]),
+        ([(1, A, (1, None))] * 5 + [(1, A, (2, None))] * 5, [("beside", 5), ("beside", 5)]),
+        ([(1, A, None)] * 5 + [(1, A, (2, None))] * 5 + [(1, A, None)], [("run", 5), ("beside", 5), ("one", 1)]),
+        ([(1, A, None), (1, B, None), (1, A, (2, None))], [("many", 2), ("beside", 1)]),
+        ([(1, None, None)] * 2000 + [(2, None, None)], [("run", 2000), ("one", 1)]),
+        ([(1, A, None), (1, B, None)] * 1000, [("many", 1024), ("many", 976)]),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_goes_by_one_call(items, calls):
+    kernel = Kernel([])
+    out = Outgoing(kernel, pytest.fail, pytest.fail)
+    put(out, items)
+    assert out.flush()
+    assert kernel.calls == calls
+
+
+def test_a_refusal_that_sends_more_does_not_disturb_the_order():
+    kernel = Kernel([OSError(errno.EPERM, "no")])
+    out = Outgoing(kernel, lambda _: put(out, [(2, B, None)]), pytest.fail)
+    put(out, [(1, A, None)] * 3)
+    assert out.flush()
+    assert [address for _, address in kernel.taken] == [A, A, B]
+
+
+def test_what_is_no_error_of_the_kernel_is_a_failure():
+    class Broken(Kernel):
+        def one(self, data, address):
+            raise LookupError("broken")
+
+    failures = []
+    out = Outgoing(Broken([]), pytest.fail, lambda error: (failures.append(error), out.clear()))
+    put(out, [(1, A, None)])
+    assert out.flush()
+    assert [type(error) for error in failures] == [LookupError]
+
+
+# ---- on the kernel ----
+
+
+class Watched:
+    """The calls that a transport's carrier got, which go through."""
+
+    def __init__(self, transport):
+        self.calls = []
+        carrier = transport._carrier
+        for name in ("one", "run", "many", "beside"):
+            setattr(carrier, name, self._watched(name, getattr(carrier, name)))
+
+    def _watched(self, name, call):
+        def watched(first, *rest):
+            self.calls.append((name, 1 if name == "one" else len(first)))
+            return call(first, *rest)
+
+        return watched
+
+
+async def connected(recorder, **options):
+    """A transport connected to a blocking socket with a timeout; the protocol, and the socket."""
+    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    peer.bind(("127.0.0.1", 0))
+    peer.settimeout(20)
+    transport, protocol = await aio.create_datagram_endpoint(recorder, remote_addr=peer.getsockname(), **options)
+    return transport, protocol, peer
+
+
+def test_datagrams_of_one_turn_leave_together(asyncio_loop, recorder):
+    async def main():
+        transport, protocol, peer = await connected(recorder)
+        watched = Watched(transport)
+        with peer:
+            for i in range(50):
+                transport.sendto(b"%04d" % i)
+            assert transport.get_write_buffer_size() == 200
+            await asyncio.sleep(0)
+            assert [peer.recv(100) for _ in range(50)] == [b"%04d" % i for i in range(50)]
+            assert watched.calls == [("run", 50)]
+            assert transport.get_write_buffer_size() == 0
+            await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+def test_who_sends_one_in_each_turn_has_it_sent_at_once(asyncio_loop, recorder):
+    """And is watched: as soon as there are more in a turn, they leave together again."""
+
+    async def main():
+        transport, protocol, peer = await connected(recorder)
+        watched = Watched(transport)
+        with peer:
+            for _ in range(4):
+                transport.sendto(b"alone")
+                await asyncio.sleep(0)
+            for _ in range(20):
+                transport.sendto(b"alone")
+                assert transport.get_write_buffer_size() == 0
+                await asyncio.sleep(0)
+            assert {peer.recv(100) for _ in range(24)} == {b"alone"}
+            watched.calls.clear()
+            for turn in range(3):
+                for i in range(40):
+                    transport.sendto(b"%d %04d" % (turn, i))
+                await asyncio.sleep(0)
+            assert [peer.recv(100) for _ in range(120)] == [b"%d %04d" % (turn, i) for turn in range(3) for i in range(40)]
+            assert watched.calls[-1] == ("run", 40)
+            assert len(watched.calls) < 20
+            await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+def test_answers_leave_together_before_the_turn_ends(asyncio_loop, recorder):
+    class Echo(recorder):
+        def datagram_received(self, data, addr):
+            self.transport.sendto(data, addr)
+
+    async def main():
+        transport, protocol = await aio.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+        watched = Watched(transport)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.settimeout(20)
+            peer.connect(transport.get_extra_info("sockname"))
+            assert udp.Endpoint(peer, gro=False).send(b"".join(b"%04d" % i for i in range(40)), segment_size=4) == 40
+            await protocol.until(lambda: sum(count for _, count in watched.calls) == 40)
+            assert [peer.recv(100) for _ in range(40)] == [b"%04d" % i for i in range(40)]
+        if transport.get_extra_info("endpoint").gro:
+            assert watched.calls == [("run", 40)]
+        await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+def test_a_turn_does_not_pile_up_without_bound(asyncio_loop, recorder):
+    async def main():
+        transport, protocol, peer = await connected(recorder)
+        with peer:
+            most = 0
+            for _ in range(1000):
+                transport.sendto(bytes(1000))
+                most = max(most, transport.get_write_buffer_size())
+            assert most < 300_000
+            await protocol.closed()
+        assert protocol.log == [("made",), ("lost", None)]
+
+    asyncio_loop.run(main)
+
+
+def test_an_empty_datagram_is_one(asyncio_loop, recorder):
+    """As on CPython 3.13; the loops of earlier ones, and uvloop, send none."""
+
+    async def main():
+        transport, protocol, peer = await connected(recorder)
+        with peer:
+            for data in (b"", b"", b"end"):
+                transport.sendto(data)
+            await asyncio.sleep(0)
+            assert [peer.recv(10) for _ in range(3)] == [b"", b"", b"end"]
+            await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+def test_close_and_abort_send_what_the_kernel_takes(asyncio_loop, recorder):
+    async def main(end):
+        transport, protocol, peer = await connected(recorder)
+        with peer:
+            for i in range(5):
+                transport.sendto(b"%d" % i)
+            end(transport)
+            assert [peer.recv(10) for _ in range(5)] == [b"%d" % i for i in range(5)]
+            await protocol.has("lost")
+
+    asyncio_loop.run(main, lambda transport: transport.close())
+    asyncio_loop.run(main, lambda transport: transport.abort())
+
+
+# ---- what UDP sockets can do beside ----
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def host(request, ipv6):
+    return request.param
+
+
+def test_a_datagram_may_have_ecn_and_a_source(asyncio_loop, recorder, host):
+    async def main():
+        transport, protocol = await aio.create_datagram_endpoint(
+            recorder, local_addr=("::" if ":" in host else "0.0.0.0", 0)
+        )
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind((host, 0))
+            peer.settimeout(20)
+            endpoint, to = udp.Endpoint(peer), peer.getsockname()
+            for i in range(4):
+                transport.sendto(b"%d" % i, to, ecn=i, source=host)
+            transport.sendto(b"plain", to)
+            await asyncio.sleep(0)
+            found = []
+            while len(found) < 5:
+                found += endpoint.recv()
+            assert [(datagram.data, datagram.ecn) for datagram in found] == [(b"%d" % i, i) for i in range(4)] + [
+                (b"plain", 0)
+            ]
+            assert {datagram.address[0] for datagram in found} == {host}
+        await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+def test_a_segment_size_cuts_data_into_datagrams(asyncio_loop, recorder):
+    async def main():
+        transport, protocol, peer = await connected(recorder)
+        watched = Watched(transport)
+        with peer:
+            data = os.urandom(100_050)
+            transport.sendto(data, segment_size=1000)
+            transport.sendto(data[:50], segment_size=1000, ecn=cmsg.ECN.ECT_0)
+            transport.sendto(b"", segment_size=5)
+            await asyncio.sleep(0)
+            assert [peer.recv(2000) for _ in range(101)] == [data[i : i + 1000] for i in range(0, len(data), 1000)]
+            assert [peer.recv(2000) for _ in range(2)] == [data[:50], b""]
+            assert watched.calls[0] == ("run", 101)
+            await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"ecn": 4}, OverflowError),
+        ({"ecn": "1"}, TypeError),
+        ({"source": "no address"}, ValueError),
+        ({"source": "::1"}, ValueError),
+        ({"source": 5}, TypeError),
+        ({"segment_size": 0}, ValueError),
+        ({"segment_size": "1"}, TypeError),
+        ({"addr": ("localhost", 1)}, ValueError),
+        ({"addr": ("127.0.0.1", 70_000)}, OverflowError),
+        ({"addr": "127.0.0.1"}, TypeError),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_raise_and_nothing_is_lost(asyncio_loop, recorder, given, error):
+    """A host name too: to look it up would block."""
+
+    async def main():
+        transport, protocol = await aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0))
+        mine = transport.get_extra_info("sockname")
+        transport.sendto(b"before", mine)
+        with pytest.raises(error):
+            transport.sendto(b"wrong", **{"addr": mine, **given})
+        transport.sendto(b"after", mine)
+        assert await protocol.has("data", 2) == [b"before", b"after"]
+        await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+def test_unix_sockets_have_no_ecn(asyncio_loop, recorder):
+    async def main():
+        sock, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with peer:
+            transport, protocol = await aio.create_datagram_endpoint(recorder, sock=sock)
+            with pytest.raises(ValueError, match="UDP socket"):
+                transport.sendto(b"data", ecn=1)
+            transport.sendto(b"abcdef", segment_size=4)
+            await protocol.closed()
+            assert [peer.recv(10) for _ in range(2)] == [b"abcd", b"ef"]
+
+    asyncio_loop.run(main)
+
+
+@pytest.mark.parametrize("options", [{"ecn": True}, {"timestamps": True}, {"default_ecn": 1}])
+def test_a_unix_endpoint_cannot_be_asked_for_them(asyncio_loop, recorder, options):
+    async def main():
+        sock, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with peer, sock, pytest.raises(ValueError, match="UDP"):
+            await aio.create_datagram_endpoint(recorder, sock=sock, **options)
+
+    asyncio_loop.run(main)
+
+
+# ---- errors ----
+
+
+class Reacting:
+    """What a protocol may do in ``error_received``."""
+
+    @staticmethod
+    def send(transport):
+        transport.sendto(b"sent in error_received")
+
+    @staticmethod
+    def close(transport):
+        transport.close()
+
+    @staticmethod
+    def abort(transport):
+        transport.abort()
+
+    @staticmethod
+    def fail(transport):
+        raise LookupError("error_received")
+
+
+@pytest.mark.parametrize(
+    ("reaction", "found"),
+    [
+        (Reacting.send, [b"1", b"2", b"3", b"4", b"sent in error_received"]),
+        (Reacting.close, [b"1", b"2", b"3", b"4"]),
+        (Reacting.abort, [b"1", b"2"]),
+        (Reacting.fail, [b"1", b"2", b"3", b"4"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_protocol_may_do_anything_when_it_hears_of_an_error(asyncio_loop, recorder, reaction, found):
+    class Protocol(recorder):
+        def error_received(self, exc):
+            super().error_received(exc)
+            reaction(self.transport)
+
+    async def main():
+        transport, protocol, peer = await connected(Protocol)
+        with peer:
+            for data in (b"1", b"2", bytes(70_000), b"3", b"4"):
+                transport.sendto(data)
+            await protocol.has("error")
+            await asyncio.sleep(0)
+            await protocol.closed()
+            assert [peer.recv(100) for _ in found] == found
+            peer.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                peer.recv(100)
+        assert protocol.told("error") == [OSError]
+
+    asyncio_loop.run(main)
+    assert [type(context["exception"]) for context in asyncio_loop.failures] == [LookupError] * (reaction is Reacting.fail)
+    asyncio_loop.failures.clear()
+
+
+def test_a_protocol_that_cannot_pause_is_told_to_the_loop(asyncio_loop, recorder):
+    class Protocol(recorder):
+        def pause_writing(self):
+            raise LookupError("pause_writing")
+
+    async def main():
+        sock, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with peer:
+            transport, protocol = await aio.create_datagram_endpoint(Protocol, sock=sock)
+            transport.set_write_buffer_limits(0)
+            while not asyncio_loop.failures:
+                transport.sendto(b"data")
+                await asyncio.sleep(0)
+            transport.abort()
+            await protocol.has("lost")
+        assert [type(context["exception"]) for context in asyncio_loop.failures] == [LookupError]
+        asyncio_loop.failures.clear()
+
+    asyncio_loop.run(main)
+
+
+def test_what_should_not_be_ends_the_connection(asyncio_loop, recorder):
+    async def main():
+        transport, protocol, peer = await connected(recorder)
+
+        def broken(*_):
+            raise LookupError("broken")
+
+        transport._carrier.run = broken
+        with peer:
+            for _ in range(5):
+                transport.sendto(b"data")
+            [error] = await protocol.has("lost")
+            assert type(error) is LookupError
+        assert [context["exception"] for context in asyncio_loop.failures] == [error]
+        asyncio_loop.failures.clear()
+
+    asyncio_loop.run(main)
+
+
+# ---- no room ----
+
+
+def test_a_unix_peer_that_does_not_read_makes_no_spin(asyncio_loop, recorder, tmp_path):
+    """A socket that is not connected is writable for poll(2), whatever its peer's queue."""
+
+    async def main():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+            peer.bind(str(tmp_path / "peer"))
+            transport, protocol = await aio.create_datagram_endpoint(
+                recorder, local_addr=str(tmp_path / "own"), family=socket.AF_UNIX
+            )
+            watched, sent = Watched(transport), 0
+            while not transport.get_write_buffer_size():
+                transport.sendto(b"%d" % sent, str(tmp_path / "peer"))
+                sent += 1
+                await asyncio.sleep(0)
+            watched.calls.clear()
+            await asyncio.sleep(0.1)
+            assert len(watched.calls) < 20
+            peer.settimeout(20)
+            found = [await asyncio.get_running_loop().run_in_executor(None, peer.recv, 100) for _ in range(sent)]
+            assert found == [b"%d" % i for i in range(sent)]
+            await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+@pytest.fixture
+def slow_link(new_namespace):
+    """Two namespaces with a link between them that carries 8 Mbit a second."""
+    left, right = new_namespace(), new_namespace()
+    left.link("wire", right)
+    left.address("wire", "192.0.2.1/24")
+    right.address("wire", "192.0.2.2/24")
+    shaped = ["tc", "qdisc", "add", "dev", "wire", "root", "tbf", "rate", "8mbit", "burst", "16kb", "latency", "10s"]
+    try:
+        subprocess.run(["ip", "netns", "exec", left.name, *shaped], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"the link cannot be slowed down: {error}")
+    return left, right
+
+
+def test_a_slow_link_makes_the_protocol_pause_and_loses_nothing(asyncio_loop, recorder, slow_link):
+    """The socket's send buffer is full, and EAGAIN comes in the middle of batches."""
+    left, right = slow_link
+
+    async def main():
+        with right:
+            peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with left:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+            peer.bind(("192.0.2.2", 0))
+            peer.settimeout(20)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+            sock.connect(peer.getsockname())
+            transport, protocol = await aio.create_datagram_endpoint(recorder, sock=sock)
+            transport.set_write_buffer_limits(20_000)
+            sizes = [1000, 1000, 1000, 1000, 300, 1200, 500]
+            sent = [(b"%06d" % i).ljust(sizes[i % 7], b".") for i in range(140)]
+            for data in sent:
+                transport.sendto(data)
+            await protocol.has("resume")
+            await protocol.closed()
+            assert [peer.recv(2000) for _ in sent] == sent
+            assert protocol.log == [("made",), ("pause",), ("resume",), ("lost", None)]
+
+    asyncio_loop.run(main)
