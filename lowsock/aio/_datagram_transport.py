@@ -169,6 +169,8 @@ class DatagramTransport(asyncio.DatagramTransport):
             count += len(datagrams)
             if self._takes_all:
                 self._protocol.datagrams_received(datagrams)
+            elif len(datagrams) == 1:
+                self._protocol.datagram_received(*datagrams[0][:2])
             else:
                 self._deliver(iter(datagrams))
             if self._queue:

@@ -31,11 +31,16 @@ class Outgoing:
         """Sends until nothing is left; False if the kernel has no room. What it refuses is told to ``refused``, which may
         put more into the queue, and the rest goes on."""
         self.sending = True
-        queue = self.queue
+        queue, carrier = self.queue, self._carrier
         try:
             while queue:
                 try:
-                    self._drop(self._send())
+                    if len(queue) > 1 or self.marked:
+                        self._drop(self._send())
+                    else:
+                        carrier.one(*queue[0])
+                        queue.clear()
+                        self.size = 0
                 except (BlockingIOError, InterruptedError):
                     return False
                 except OSError as error:
@@ -69,8 +74,6 @@ class Outgoing:
         queue, carrier = self.queue, self._carrier
         if self.marked:
             return self._send_marked()
-        if len(queue) == 1:
-            return carrier.one(*queue[0])
         pieces, addresses = zip(*queue)
         if len({*map(len, pieces)}) == 1 and len({*map(id, addresses)}) == 1 and pieces[0]:
             return carrier.run(pieces, addresses[0])
