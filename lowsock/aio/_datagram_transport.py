@@ -58,6 +58,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         self._halted = False  # no datagram is to be delivered: any of these, or the protocol is another now
         self._held = False  # datagrams are not sent at once: any of the next three
         self._reading = self._scheduled = self._blocked = False
+        self._express = False  # in the answer to a datagram that came alone: the first is sent at once
         self._direct = self._probing = False
         self._alone = self._after_loss = 0
         self._arrived: Iterator[Datagram] | None = None
@@ -68,6 +69,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         self._queue = self._out.queue
         self._flow = Flow(self, loop)
         self._readiness = Readiness(loop, sock.fileno(), self._read_ready, self._write_ready)
+        self._send, self._send_to = sock.send, sock.sendto
         self._sock = sock
 
     def __repr__(self) -> str:
@@ -142,7 +144,7 @@ class DatagramTransport(asyncio.DatagramTransport):
                 self._flush()
             return self._drain()
         finally:
-            self._reading = False
+            self._express = self._reading = False
             self._halted = self._closing or self._paused
             self._held = self._scheduled or self._blocked
             if self._queue:
@@ -165,13 +167,15 @@ class DatagramTransport(asyncio.DatagramTransport):
             except BaseException as error:
                 self._fail(error)
                 break
-            readiness.succeeded()
+            readiness.misled = 0
             count += len(datagrams)
             if self._takes_all:
                 self._protocol.datagrams_received(datagrams)
             elif len(datagrams) == 1:
-                self._protocol.datagram_received(*datagrams[0][:2])
+                self._express = not self._queue
+                self._protocol.datagram_received(datagrams[0][0], datagrams[0][1])
             else:
+                self._express = False
                 self._deliver(iter(datagrams))
             if self._queue:
                 self._flush()
@@ -181,7 +185,7 @@ class DatagramTransport(asyncio.DatagramTransport):
 
     def _found_nothing(self, count: int) -> bool:
         if not count and not self._read_errors():
-            self._readiness.misled()
+            self._readiness.mislead()
         return True
 
     def _read_errors(self) -> bool:
@@ -223,6 +227,19 @@ class DatagramTransport(asyncio.DatagramTransport):
             data = _copied(data)
         if addr is not self._known:
             addr = self._checked(addr)
+        if self._express and ecn is source is segment_size is None:
+            self._express = False
+            try:
+                if addr is None:
+                    self._send(data)
+                else:
+                    self._send_to(data, addr)
+                return
+            except (BlockingIOError, InterruptedError):
+                pass  # what waits in the queue is tried again, and then waited for
+            except OSError as error:
+                self._refused(error)
+                return
         if self._lost:
             self._warn_of_loss()
             return
@@ -345,6 +362,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         if self._closing:
             return
         self._closing = self._halted = True
+        self._express = False
         self._readiness.read(False)
         self._flush()
 
@@ -362,7 +380,7 @@ class DatagramTransport(asyncio.DatagramTransport):
     def _lose(self, error: BaseException | None) -> None:
         if self._lost:
             return
-        self._lost = True
+        self._lost, self._express = True, False
         self._readiness.close()
         if self._timer is not None:
             self._timer.cancel()

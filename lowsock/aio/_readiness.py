@@ -28,7 +28,7 @@ class Readiness:
         self._loop, self._fd = loop, fd
         self._on_read, self._on_write = on_read, on_write
         self._reading = self._writing = False
-        self._misled = 0
+        self.misled = 0  # how many wake-ups to read were for nothing since the last that was not
         self._between: select.epoll | None = None
         self._registered = False
         self.edges = False
@@ -47,14 +47,10 @@ class Readiness:
             self._writing = wanted
             self._update()
 
-    def succeeded(self) -> None:
-        """A wake-up was for something."""
-        self._misled = 0
-
-    def misled(self) -> None:
+    def mislead(self) -> None:
         """A wake-up to read was for nothing."""
-        self._misled += 1
-        if self._misled < _TOLERATED or self.edges or _epoll is None:
+        self.misled += 1
+        if self.misled < _TOLERATED or self.edges or _epoll is None:
             return
         reading, writing = self._reading, self._writing
         self._reading = self._writing = False
