@@ -88,7 +88,7 @@ def tables() -> tuple[str, str]:
     return "".join(source), TABLES + "".join(f"extern const {name};\n" for name in declared)
 
 
-C_FILES = ("receive.c", "send.c", "batch.c", "batch_send.c", "ask.c", "owned.c", "peer.c", "udp.c")
+C_FILES = ("receive.c", "send.c", "batch.c", "batch_send.c", "ask.c", "owned.c", "peer.c", "udp.c", "udp_receive.c")
 HEADERS = ("system.h", "constants.h", "batch.h", "control.h", "internal.h", "lowsock.h")
 TABLES_SOURCE, TABLES_CDEF = tables()
 ffibuilder = FFI()

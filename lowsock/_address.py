@@ -170,7 +170,7 @@ def _encode_numeric(family: int, address: Address) -> bytes:
     if family in _INET and isinstance(address, tuple) and address:
         host = _host(address[0])
         if host not in ("", "<broadcast>") and not _is_numeric(family, host) and not _has_scope(family, host):
-            raise ValueError(f"address host must be numeric in a batch, to look up {host!r:.80} would block")
+            raise ValueError(f"address host must be numeric here, to look up {host!r:.80} would block")
     return encode(family, address)
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from lowsock import cmsg
 from lowsock._calling import target
 from lowsock._errqueue import LIMIT, Event, read
-from lowsock._udp_arrival import Coalesced, Datagram, Received, Receiver
-from lowsock._udp_probe import check, has_coalescing, most_segments, set_clock
+from lowsock._udp_arrival import Coalesced, Datagram, Received
+from lowsock._udp_many import send_many
+from lowsock._udp_probe import check, has_coalescing, most_segments, options, set_clock
+from lowsock._udp_receiving import Receiver
 from lowsock._udp_sending import Fallbacks, Sender
 from lowsock._zerocopy import ZeroCopySender
+from lowsock.cmsg._options import put_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,21 +51,26 @@ class Endpoint:
         `time.CLOCK_TAI`, that the ``txtime`` of a send goes by (SO_TXTIME).
 
         Raises `ValueError` for a socket that is not of UDP, or has UDP_SEGMENT set for all that it sends; `OSError` as the
-        kernel says it.
+        kernel says it. Then the options are as they were.
         """
         family = check(sock)
         self._sock = sock
-        self._zerocopy = _zerocopy_sender(sock) if zerocopy else None
+        self._zerocopy: ZeroCopySender | None = None
+        before = options(sock)
         try:
             self._gro = has_coalescing(sock) if not gro else _enabled(sock, "Gro")
             self._ecn = ecn and _enabled(sock, "TrafficClass")
             self._local = local and _enabled(sock, "LocalAddress")
             self._timestamps = timestamps and _enabled(sock, "ReceiveTime")
             self._errors = errors and _enabled(sock, "ExtendedError")
-            self._txtime = txtime is not None and set_clock(sock, txtime)
+            self._zerocopy = _zerocopy_sender(sock) if zerocopy else None
             self._sender = Sender(sock, most_segments(sock, family) if gso else 1, self._zerocopy)
+            self._txtime = txtime is not None and set_clock(sock, txtime)  # the last: Linux never takes it back
         except BaseException:
-            self.close(0)
+            try:
+                self.close(0)
+            finally:
+                put_back(target(sock)[0], before)
             raise
         self._receiver = Receiver(sock, self._timestamps)
 
@@ -160,20 +168,23 @@ class Endpoint:
 
         All are checked before the first is sent. The rest is as in `lowsock.sendmmsg` and `send`. See sendmmsg(2).
         """
-        return self._sender.send_many(datagrams, ecn, source, flags)
+        return send_many(self._sender, datagrams, ecn, source, flags)
 
     # ---- receiving ----
 
     def recv(self, flags: int = 0) -> list[Datagram]:
-        """Receives one system call's worth: a list of at least one `Datagram`, all from one source.
+        """Receives one system call's worth: a list of at least one `Datagram`, in the order that they came.
 
-        Those that the kernel put together (UDP_GRO) are cut apart. With ``MSG_PEEK`` they stay. Raises what
-        `lowsock.recvmsg` raises. See recvmsg(2), udp(7).
+        Those that the kernel put together (UDP_GRO) are cut apart. Where datagrams come alone it is a batch of up to 64
+        from whatever sources, of which only the first is waited for; an error after it is raised by the next call. With
+        ``MSG_PEEK`` they stay. Raises what `lowsock.recvmsg` raises; `ValueError` for ``MSG_ERRQUEUE``, see `read_errors`.
+        See recvmsg(2), recvmmsg(2), udp(7).
         """
         return self._receiver.datagrams(flags)
 
     def recv_coalesced(self, flags: int = 0) -> Coalesced:
-        """The same, left as the kernel put it together: `Coalesced`, for who cuts it up himself. See udp(7), UDP_GRO."""
+        """One datagram, or those that the kernel put together, left so: `Coalesced`, for who cuts it up himself. See
+        udp(7), UDP_GRO."""
         return self._receiver.coalesced(flags)
 
     def recv_into(self, buffers: Iterable[Buffer], flags: int = 0) -> Received:

@@ -23,6 +23,12 @@ _LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"
 _MANY, _FEW = 128, 64  # segments of one call: since Linux 6.9, and before
 _SOL_SOCKET, _SO_TYPE = CONSTANTS["SOL_SOCKET"], CONSTANTS["SO_TYPE"]
 _PROTOCOL, _SEGMENT, _TXTIME, _GRO = map(pair, ("SO_PROTOCOL", "UDP_SEGMENT", "SO_TXTIME", "UDP_GRO"))
+_SET = {  # what an endpoint sets, and what clears or is cleared by that
+    *("UDP_GRO", "IP_RECVTOS", "IPV6_RECVTCLASS", "IP_PKTINFO", "IP_RECVDSTADDR", "IP_RECVIF", "IPV6_RECVPKTINFO"),
+    *("IP_RECVERR", "IPV6_RECVERR", "SO_ZEROCOPY", "SO_TIMESTAMP", "SO_TIMESTAMPNS", "SO_TIMESTAMPING"),
+    *("SO_TIMESTAMP_NEW", "SO_TIMESTAMPNS_NEW", "SO_TIMESTAMPING_NEW"),
+}
+_PLACES = [found for found in map(pair, sorted(_SET)) if found is not None]
 _known: list[int] = []  # how many segments this kernel takes, once it has said so
 
 
@@ -43,6 +49,13 @@ def check(sock: Socket) -> int:
 def has_coalescing(sock: Socket) -> bool:
     """Whether somebody else has set UDP_GRO."""
     return _GRO is not None and lib.lowsock_option(target(sock)[0], *_GRO) > 0
+
+
+def options(sock: Socket) -> dict[tuple[int, int], int]:
+    """What the options are set to that an endpoint may set: see `put_back`."""
+    fd = target(sock)[0]
+    found = {place: lib.lowsock_option(fd, *place) for place in _PLACES}
+    return {place: value for place, value in found.items() if value >= 0}
 
 
 def most_segments(sock: Socket, family: int) -> int:

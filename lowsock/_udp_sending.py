@@ -16,13 +16,10 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowsock._address import encode_for, family_of
-from lowsock._ancillary import NO_ANCDATA
-from lowsock._batch import sendmmsg
 from lowsock._buffers import COPIED, PYPY, viewed
-from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, iterated, persist, raised_inside, target
+from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_inside, target
 from lowsock._ffi import ffi, lib
 from lowsock._layouts import LAYOUTS
-from lowsock._outbox import encode_named
 from lowsock._udp_control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED
@@ -30,7 +27,8 @@ from lowsock.cmsg._ipv6 import MAPPED
 if TYPE_CHECKING:
     from lowsock._types import Address, Buffer, Socket
     from lowsock._zerocopy import ZeroCopySender
-    from lowsock.cmsg._base import ControlMessage
+
+    Refused = tuple[Address, int, bytes]  # the destination, the size of a segment, the peer if it is that
 
 LONGEST = 65507  # bytes of one call: 65535 less the headers of IP and UDP
 DESTINATIONS = 256  # that are remembered to have refused
@@ -56,7 +54,7 @@ class Fallbacks(NamedTuple):
     """The errno with which ECN was refused where the same datagram went without; None if it was not."""
     destinations: dict[Address, int]
     """Destinations that refused offload, with the least size of a segment that they refused; smaller ones go with offload.
-    Of a connected socket's peer the address is None. The last 256."""
+    Of a connected socket's peer the address is None, and it is forgotten once the socket has another one. The last 256."""
 
 
 class Sender:
@@ -64,13 +62,13 @@ class Sender:
 
     def __init__(self, sock: Socket, segments: int, zerocopy: ZeroCopySender | None) -> None:
         self.sock = sock
-        self._family = family_of(sock)
+        self.family = family_of(sock)
         self._dscp = {True: self._class("IP_TOS"), False: self._class("IPV6_TCLASS")}
         self._segments = segments
         self.zerocopy = zerocopy
         self.offload_refused: int | None = None
         self.ecn_refused: int | None = None
-        self._refused: dict[bytes, tuple[Address, int]] = {}
+        self._refused: dict[bytes, Refused] = {}
 
     def _class(self, name: str) -> int:
         """The socket's own DSCP, which datagrams with ECN keep."""
@@ -82,14 +80,15 @@ class Sender:
         return 1 if self.offload_refused is not None else self._segments
 
     def fallbacks(self) -> Fallbacks:
-        return Fallbacks(self.offload_refused, self.ecn_refused, dict(self._refused.copy().values()))
+        known = [refused for name, refused in self._refused.copy().items() if self._holds(name, refused)]
+        return Fallbacks(self.offload_refused, self.ecn_refused, {address: segment for address, segment, _ in known})
 
     def send(
         self, data: Buffer, address: Address, segment: Any, ecn: Any, source: Any, ifindex: Any, txtime: Any, flags: int
     ) -> int:
         if flags is not ZERO:
             flags = checked_int("flags", flags)
-        name = b"" if address is None else encode_for(self.sock, address, self._family)
+        name = b"" if address is None else encode_for(self.sock, address, self.family)
         plain = ecn is None and source is None and ifindex is None and txtime is None
         beside = NOTHING if plain else checked(ecn, source, ifindex, txtime)
         if type(data) is bytes:
@@ -134,56 +133,32 @@ class Sender:
         finally:
             ffi.release(export)
 
-    def send_many(self, datagrams: Any, ecn: Any, source: Any, flags: int) -> int:
-        beside = NOTHING if ecn is None and source is None else checked(ecn, source, None, None)
-        pairs = [
-            item if type(item) is tuple and len(item) == 2 and type(item[0]) is bytes else _pair(i, item)
-            for i, item in enumerate(iterated("datagrams", "(data, address)", datagrams))
-        ]
-        refused = self.ecn_refused
-        try:
-            return self._send_pairs(pairs, beside, flags)
-        except OSError as error:
-            if beside.ecn is None or refused is not None or error.errno not in (errno.EINVAL, errno.EIO):
-                raise
-            if not raised_inside(error):  # the batch may be gone already
-                raise
-            sent = self._send_pairs(pairs, beside._replace(ecn=None), flags)
-            self.ecn_refused = error.errno
-            return sent
-
-    def _send_pairs(self, pairs: list[Any], beside: Beside, flags: int) -> int:
-        try:
-            if beside == NOTHING:
-                return sendmmsg(self.sock, [([data], NO_ANCDATA, address) for data, address in pairs], flags)
-            return sendmmsg(
-                self.sock, [([data], self._beside(i, to, beside), to) for i, (data, to) in enumerate(pairs)], flags
-            )
-        except (TypeError, ValueError, OverflowError) as error:
-            if len(error.args) == 1 and str(error).startswith("messages["):
-                error.args = (f"datagrams{str(error)[len('messages') :]}",)
-            raise
-
-    def _beside(self, i: int, address: Address, beside: Beside) -> tuple[ControlMessage, ...]:
-        name = b"" if address is None or self._family == socket.AF_INET else encode_named(i, self._family, address)
-        return self.ready(beside, name, 0).messages
-
     # ---- what was learned ----
 
     def offers(self, name: bytes, segment: int) -> int:
         """How many segments a call may have; 1: no offload."""
         refused = self._refused.get(name)
-        return 1 if refused is not None and segment >= refused[1] else self.segments
+        return self.segments if refused is None or segment < refused[1] or not self._holds(name, refused) else 1
+
+    def _holds(self, name: bytes, refused: Refused) -> bool:
+        """Whether what was learned is still of this destination; that of another peer is forgotten. (It is asked for only
+        where a peer has refused, and then many datagrams go one by one.)"""
+        if name or refused[2] == self._peer():
+            return True
+        self._refused.pop(name, None)
+        return False
 
     def learn_offload(self, refusal: int, name: bytes, address: Address, segment: int) -> None:
         if refusal == -errno.EIO or (refusal == -errno.EINVAL and self._lacks_checksums()):
             self.offload_refused = -refusal
             return
-        refused = self._refused
+        refused, peer = self._refused, b"" if name else self._peer()
         known = refused.pop(name, None)
+        if known is not None and known[2] == peer:
+            segment = min(segment, known[1])
         while len(refused) >= DESTINATIONS:
             refused.pop(next(iter(refused.copy())), None)
-        refused[name] = address, segment if known is None else min(segment, known[1])
+        refused[name] = address, segment, peer
 
     def _lacks_checksums(self) -> bool:
         fd = target(self.sock)[0]
@@ -191,26 +166,23 @@ class Sender:
 
     def is_ipv4(self, name: bytes) -> bool:
         """Whether datagrams go by IPv4: the destination decides, not the socket."""
-        if self._family == socket.AF_INET:
+        if self.family == socket.AF_INET:
             return True
         if name:
             return name[_HOST6] == MAPPED
-        return lib.lowsock_udp_mapped(target(self.sock)[0]) > 0
+        return self._peer()[_HOST6] == MAPPED
+
+    def _peer(self) -> bytes:
+        """The ``struct sockaddr`` of a connected socket's peer; empty where there is none."""
+        name = ffi.new("char[]", lib.LOWSOCK_SOCKADDR)
+        size = lib.lowsock_udp_peer(target(self.sock)[0], name)
+        return ffi.buffer(name, max(size, 0))[:]
 
     def ready(self, beside: Beside, name: bytes, segment: int) -> Ready:
         if self.ecn_refused is not None:
             beside = beside._replace(ecn=None)
         ipv4 = beside == NOTHING or self.is_ipv4(name)
         return ready(beside, ipv4, self._dscp[ipv4], segment)
-
-
-def _pair(i: int, item: Any) -> tuple[Any, Address]:
-    """A datagram of a batch, checked; its address is not."""
-    if not isinstance(item, (tuple, list)) or len(item) != 2:
-        raise TypeError(f"datagrams[{i}] must be a tuple (data, address), not {item!r:.60}")
-    data, address = item
-    viewed(f"datagrams[{i}] data", data).release()
-    return data, address
 
 
 class Sending:
@@ -304,13 +276,15 @@ class Sending:
         answer = self._send_zerocopy(whole, control)
         if count > 1:
             return self._judge(fd, answer, size, count)
+        if answer in _ECN_REFUSALS and self._beside.ecn is not None:
+            return self._each(fd, size)
         return 1 if answer >= 0 else answer
 
     def _send_zerocopy(self, piece: bytes, control: Ready) -> int:
+        """By the socket's sender, which waits itself on a blocking socket; returns the bytes, or -errno."""
         sender: Any = self._sender.zerocopy
-        flags = self._flags | (MSG_DONTWAIT if self._sent else 0)
         try:
-            return int(sender.send(piece, self._address, flags, control.messages))
+            return int(sender.send(piece, self._address, self._flags, control.messages))
         except OSError as error:
             if error.errno is None or not raised_inside(error):  # its time is up, or a signal handler's own
                 raise

@@ -9,7 +9,8 @@ import socket
 
 import pytest
 
-from lowsock import _udp_arrival as arriving
+from lowsock import _udp_many as many
+from lowsock import _udp_receiving as receiving
 from lowsock import _udp_sending as sending
 from lowsock import _zerocopy, cmsg, udp
 from lowsock._ffi import ffi
@@ -52,7 +53,7 @@ def drained(sock):
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
 def test_a_batch_that_went_is_not_sent_again_without_ecn(pair, monkeypatch, error):
     a, b = pair
-    monkeypatch.setattr(sending, "sendmmsg", then_alarmed(sending.sendmmsg, error))
+    monkeypatch.setattr(many, "deliver", then_alarmed(many.deliver, error))
     one = udp.Endpoint(a)
     with pytest.raises(Alarmed):
         one.send_many([(b"1", None), (b"2", None)], ecn=cmsg.ECN.ECT_0)
@@ -81,7 +82,7 @@ def test_memory_whose_news_were_not_learned_is_not_used_again(pair, monkeypatch)
         assert other.recv()[0].address[1] == c.getsockname()[1]
     a.send(b"1")
     with monkeypatch.context() as patch:
-        patch.setattr(arriving, "persist", then_alarmed(arriving.persist, errno.EAGAIN))
+        patch.setattr(receiving, "persist", then_alarmed(receiving.persist, errno.EAGAIN))
         with pytest.raises(Alarmed):
             other.recv(socket.MSG_DONTWAIT)
     a.send(b"2")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""Datagrams to different destinations in one batch, with the same control messages beside each. See sendmmsg(2)."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any
+
+from lowsock._ancillary import NO_ANCDATA
+from lowsock._batch import _send_plain, sendmmsg
+from lowsock._buffers import as_bytes
+from lowsock._calling import checked_int, iterated, raised_inside
+from lowsock._ffi import ffi
+from lowsock._outbox import BATCH, Outbox, deliver, encode_named
+from lowsock._udp_control import NOTHING, Beside, checked
+
+if TYPE_CHECKING:
+    from lowsock._types import Address, Socket
+    from lowsock._udp_sending import Sender
+
+    Pairs = list[tuple[bytes, Address]]
+
+
+def send_many(sender: Sender, datagrams: Any, ecn: Any, source: Any, flags: int) -> int:
+    """Sends all as far as they go; returns how many went."""
+    flags = checked_int("flags", flags)
+    beside = NOTHING if ecn is None and source is None else checked(ecn, source, None, None)
+    pairs = [
+        item if type(item) is tuple and len(item) == 2 and type(item[0]) is bytes else _pair(i, item)
+        for i, item in enumerate(iterated("datagrams", "(data, address)", datagrams))
+    ]
+    if not pairs:
+        return 0
+    refused = sender.ecn_refused
+    try:
+        return _send(sender, pairs, beside, flags)
+    except OSError as error:
+        if beside.ecn is None or refused is not None or error.errno not in (errno.EINVAL, errno.EIO):
+            raise
+        if not raised_inside(error):  # the batch may be gone already
+            raise
+        sent = _send(sender, pairs, beside._replace(ecn=None), flags)
+        sender.ecn_refused = error.errno
+        return sent
+
+
+def _pair(i: int, item: Any) -> tuple[bytes, Address]:
+    """A datagram of a batch, checked; its address is not."""
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise TypeError(f"datagrams[{i}] must be a tuple (data, address), not {item!r:.60}")
+    data, address = item
+    return as_bytes(f"datagrams[{i}] data", data), address
+
+
+def _send(sender: Sender, pairs: Pairs, beside: Beside, flags: int) -> int:
+    pieces, addresses = [data for data, _ in pairs], [address for _, address in pairs]
+    try:
+        if beside == NOTHING:
+            return _send_alone(sender.sock, pieces, addresses, flags)
+        names = _names(sender, addresses)
+    except (TypeError, ValueError, OverflowError) as error:
+        if len(error.args) == 1 and str(error).startswith("messages["):
+            error.args = (f"datagrams{str(error)[len('messages') :]}",)
+        raise
+    outbox = Datagrams(sender.sock)
+    outbox.take(pieces, names)
+    outbox.put_beside(_control(sender, names, beside))
+    return deliver(outbox, outbox.count, sender.sock, flags)
+
+
+def _send_alone(sock: Socket, pieces: list[bytes], addresses: list[Address], flags: int) -> int:
+    """With nothing beside them, as `sendmmsg` does; the first steps of its quick way are not needed."""
+    if type(sock) is socket.socket and len(pieces) <= BATCH:
+        return _send_plain(sock, pieces, addresses, flags)
+    return sendmmsg(sock, [([data], NO_ANCDATA, address) for data, address in zip(pieces, addresses)], flags)
+
+
+def _names(sender: Sender, addresses: list[Address]) -> list[bytes]:
+    """The ``struct sockaddr`` of each; that of a tuple which all have is made once."""
+    several = addresses if {*map(id, addresses)} != {id(addresses[0])} else addresses[:1]
+    names = [b"" if address is None else encode_named(i, sender.family, address) for i, address in enumerate(several)]
+    return names if len(names) == len(addresses) else names * len(addresses)
+
+
+def _control(sender: Sender, names: list[bytes], beside: Beside) -> list[bytes]:
+    """The control buffer of each: one for IPv4, another one for IPv6."""
+    if sender.family == socket.AF_INET:
+        return [sender.ready(beside, names[0], 0).buffer] * len(names)
+    made = {name: sender.ready(beside, name, 0).buffer for name in set(names)}
+    return [made[name] for name in names]
+
+
+class Datagrams(Outbox):
+    """An outbox whose control buffers are few."""
+
+    __slots__ = ()
+
+    def put_beside(self, buffers: list[bytes]) -> None:
+        """Takes the control buffer of each datagram; those that are equal are there once."""
+        starts: dict[bytes, int] = {}
+        for buffer in buffers:
+            if buffer not in starts:
+                starts[buffer] = sum(map(len, starts))
+        if not any(starts):
+            return
+        self.struct.control = self._kept(ffi.from_buffer("char[]", b"".join(starts)))
+        self.struct.control_starts = self._kept(ffi.new("long long[]", [starts[buffer] for buffer in buffers]))
+        self.struct.control_sizes = self._kept(ffi.new("long long[]", list(map(len, buffers))))
