@@ -47,7 +47,7 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
 
     Raises what `sendmsg` raises. See sendmmsg(2).
     """
-    own = messages if type(messages) is list else _listed(messages)
+    own = messages if type(messages) is list else listed(messages)
     if type(sock) is _Socket and 0 < len(own) <= BATCH and _type_of(sock) != _SOCK_STREAM:
         found = _plain(own)
         if found is not None:
@@ -95,7 +95,8 @@ def _send_plain(sock: Any, pieces: list[bytes], addresses: Sequence[Address], fl
     return _send(sock, Outbox(sock).take(pieces, names * len(pieces) if len(names) == 1 else names), flags, answer)
 
 
-def _listed(messages: Iterable[Any]) -> list[Any]:
+def listed(messages: Iterable[Any]) -> list[Any]:
+    """The messages in a list of our own."""
     if isinstance(messages, (bytes, bytearray, memoryview, str)):
         raise TypeError(f"messages must be an iterable of {SHAPE}, not {type(messages).__name__}")
     return list(iterated("messages", SHAPE, messages))

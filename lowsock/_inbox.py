@@ -82,23 +82,28 @@ class Inbox:
     def _receive_rest(self, sock: Socket, count: int, flags: int, started: float, answer: int) -> int:
         """Goes on until all have come or the socket's time is up. An error is left to the next call: who has messages
         already would lose either them or the error."""
-        size, room = self.struct.size, self.struct.room
         pause = _FIRST_PAUSE
-        while (have := answer & COUNT) < count:
+        while answer & COUNT < count:
             fd, timeout = target(sock)
             deadline = None if timeout is None else started + timeout
             if not _more_will_come(fd, deadline):
                 break
-            more = not_busy(_recvmmsg(self.struct, fd, have, count - have, size, room, flags | MSG_DONTWAIT))
+            more = self.receive_more(fd, count, flags | MSG_DONTWAIT)
             if more >= 0:
                 answer, pause = more, _FIRST_PAUSE
             else:  # poll(2) may say the same again and again: urgent data wait, or other readers are quicker
                 left = pause if deadline is None else deadline - time.monotonic()
-                if more not in NOT_YET or left <= 0 or _has_ended(fd):
+                if more not in NOT_YET or left <= 0 or has_ended(fd):
                     break
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, _LONGEST_PAUSE)
         return answer
+
+    def receive_more(self, fd: int, count: int, flags: int) -> int:
+        """One more receive behind what came last, up to ``count`` in all; returns the answer for all, or -errno."""
+        struct = self.struct
+        have = struct.count
+        return not_busy(_recvmmsg(struct, fd, have, count - have, struct.size, struct.room, flags))
 
     # ---- what came ----
 
@@ -187,11 +192,11 @@ def _more_will_come(fd: int, deadline: float | None) -> bool:
     """Waits for more; False when time is up, at once if the descriptor does not block, and if there is an error."""
     if fd < 0:
         return False  # closed meanwhile: the next call says so
-    events = _events(fd, 0)
+    events = events_of(fd, 0)
     if not events and deadline is not None:
-        events = _events(fd, math.ceil(max(deadline - time.monotonic(), 0) * 1000))
+        events = events_of(fd, math.ceil(max(deadline - time.monotonic(), 0) * 1000))
     elif not events and _blocks(fd):
-        events = _events(fd, None)
+        events = events_of(fd, None)
     return bool(events) and not events & (select.POLLERR | select.POLLNVAL)
 
 
@@ -204,12 +209,13 @@ def _blocks(fd: int) -> bool:
         return False
 
 
-def _has_ended(fd: int) -> bool:
+def has_ended(fd: int) -> bool:
     """Whether nothing more will come: poll(2) says that at once, but a call that does not wait says EAGAIN."""
-    return fd < 0 or bool(_events(fd, 0) & (select.POLLHUP | _POLLRDHUP))
+    return fd < 0 or bool(events_of(fd, 0) & (select.POLLHUP | _POLLRDHUP))
 
 
-def _events(fd: int, milliseconds: int | None) -> int:
+def events_of(fd: int, milliseconds: int | None) -> int:
+    """What poll(2) says of a descriptor to be read from."""
     poll = select.poll()
     poll.register(fd, POLLIN | _POLLRDHUP)
     return sum(event for _, event in poll.poll(milliseconds))

@@ -329,6 +329,10 @@ class ZeroCopySender:
             if fd is None or not patience.wait(fd, 0, news):
                 self._finish()
 
+    def is_done(self) -> bool:
+        """Whether `close` has nothing to wait for: all sends are complete, or nobody will tell of them."""
+        return self._last_look()[0] is None
+
     @_alone
     def _last_look(self) -> tuple[int | None, bool]:
         """As `_look`; None where there is nothing left to wait for, or nobody to tell of it."""

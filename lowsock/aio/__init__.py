@@ -1,6 +1,39 @@
 # SPDX-License-Identifier: MIT
-"""Awaitable calls, and transports for asyncio."""
+"""The calls of lowsock, awaitable: on asyncio (the stock loop and uvloop), and on trio where it is installed.
 
+Every call has the name, arguments and results of the one in `lowsock`. It tries the system call first and waits only where
+the kernel says EAGAIN. Sockets have to be non-blocking, addresses numeric. See recvmsg(2), epoll(7).
+"""
+
+from lowsock.aio._batches import recv_batch, recvmmsg, send_batch, sendmmsg
+from lowsock.aio._calls import (
+    recv1msg,
+    recv_fds,
+    recv_rights,
+    recvmsg,
+    recvmsg_into,
+    send1msg,
+    send_fds,
+    send_rights,
+    sendmsg,
+)
+from lowsock.aio._closing import close
 from lowsock.aio._datagrams import create_datagram_endpoint
 
-__all__ = ["create_datagram_endpoint"]
+__all__ = [
+    "close",
+    "create_datagram_endpoint",
+    "recv1msg",
+    "recv_batch",
+    "recv_fds",
+    "recv_rights",
+    "recvmmsg",
+    "recvmsg",
+    "recvmsg_into",
+    "send1msg",
+    "send_batch",
+    "send_fds",
+    "send_rights",
+    "sendmmsg",
+    "sendmsg",
+]

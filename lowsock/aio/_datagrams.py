@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import stat
+import sys
 from typing import TYPE_CHECKING, Any, Callable
 
 from lowsock._calling import checked_int
-from lowsock.aio._carriers import Carrier, carrier
-from lowsock.aio._datagram_transport import DatagramTransport
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from lowsock.aio._carriers import Carrier
+    from lowsock.aio._datagram_transport import DatagramTransport
+
     Addresses = tuple[Any, Any]  # local, remote
     Candidate = tuple[int, int, Addresses]  # family, protocol
 
@@ -74,6 +77,8 @@ async def create_datagram_endpoint(
     try:
         if default is not None:
             _set_ecn(sock, default)
+        from lowsock.aio._datagram_transport import DatagramTransport  # now that asyncio has been imported
+
         protocol = protocol_factory()
         transport = DatagramTransport(loop, sock, protocol, _carrier(sock, protocol, asked, gso, gro), address)
     except BaseException:
@@ -84,10 +89,11 @@ async def create_datagram_endpoint(
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        raise RuntimeError("create_datagram_endpoint takes a running asyncio loop: protocols are asyncio's") from None
+    module: Any = sys.modules.get("asyncio")  # where nobody has imported it, none runs
+    loop: asyncio.AbstractEventLoop | None = None if module is None else module._get_running_loop()
+    if loop is None:
+        raise RuntimeError("create_datagram_endpoint takes a running asyncio loop: protocols are asyncio's")
+    return loop
 
 
 async def _begun(loop: asyncio.AbstractEventLoop, transport: DatagramTransport, protocol: Any) -> None:
@@ -155,10 +161,7 @@ async def _resolved(loop: asyncio.AbstractEventLoop, name: str, address: Any, fa
     try:  # a numeric one at once; the loop would ask a thread
         return socket.getaddrinfo(host, port, family, kind, proto, flags | _NUMERIC)
     except (socket.gaierror, UnicodeError):
-        rows = await loop.getaddrinfo(host, port, family=family, type=kind, proto=proto, flags=flags)
-    if not rows:
-        raise OSError(f"{name} {address!r} has no address")
-    return rows
+        return await loop.getaddrinfo(host, port, family=family, type=kind, proto=proto, flags=flags)
 
 
 def _opened(candidates: list[Candidate], reuse_port: bool, broadcast: bool) -> tuple[socket.socket, Any]:
@@ -222,4 +225,6 @@ def _carrier(sock: socket.socket, protocol: Any, asked: dict[str, bool | None], 
     wanted = {name: whole if value is None else bool(value) for name, value in asked.items()}
     if wanted["errors"] and not hasattr(protocol, "errors_received"):
         raise TypeError("errors takes a protocol that has a method errors_received")
+    from lowsock.aio._carriers import carrier
+
     return carrier(sock, gso=gso, gro=gro, **wanted)

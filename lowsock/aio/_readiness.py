@@ -108,8 +108,15 @@ class Readiness:
             if self._writing and events & ~_IN:
                 self._on_write()
             if self._reading and events & ~_OUT:
-                self._reread()
+                self.reread()
 
-    def _reread(self) -> None:
-        if self._reading and not self._on_read() and self.edges:
-            self._loop.call_soon(self._reread)
+    def reread(self) -> None:
+        """Reads as if woken. An edge comes once, so after an exception this is to be called again."""
+        drained = False
+        if not self._reading:
+            return
+        try:
+            drained = self._on_read()
+        finally:
+            if not drained and self.edges:
+                self._loop.call_soon(self.reread)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""The calls of the contract, awaitable: each tries its system call, and waits only where the kernel says EAGAIN.
+
+The common case is written out in each: it costs a coroutine and a look whether somebody stands before.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import lowsock
+from lowsock import OwnedFds
+from lowsock._address import encode_for, family_of
+from lowsock._ancillary import NO_ANCDATA
+from lowsock._constants import CONSTANTS
+from lowsock.aio._queue import WRITE
+from lowsock.aio._waiting import again, attempt, checked_flags, is_free, kept, reading, stand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lowsock._types import Address, Ancillary, Buffer, ControlMessage, HasFileno, Received, Socket
+
+_SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)
+
+_sendmsg, _recvmsg = lowsock.sendmsg, lowsock.recvmsg
+
+
+async def sendmsg(
+    sock: Socket,
+    buffers: Iterable[Buffer],
+    ancdata: Iterable[ControlMessage] = NO_ANCDATA,
+    flags: int = 0,
+    address: Address = None,
+) -> int:
+    """As `lowsock.sendmsg`, awaitable; ``address`` is numeric, to look up a name would block. See sendmsg(2)."""
+    flags = checked_flags(flags)
+    if type(buffers) is not list:
+        buffers = kept("buffers", "bytes-like objects", buffers)
+    if ancdata is not NO_ANCDATA:
+        ancdata = kept("ancdata", "(level, type, data)", ancdata)
+    if address is not None:
+        _refuse_names(sock, address)
+    if is_free(sock, WRITE):
+        try:
+            return _sendmsg(sock, buffers, ancdata, flags, address)
+        except BlockingIOError as error:
+            again(error)
+    return await stand(
+        sock, WRITE, partial(_sendmsg, sock, buffers.copy() if type(buffers) is list else buffers, ancdata, flags, address)
+    )
+
+
+async def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> Received:
+    """As `lowsock.recvmsg`, awaitable. See recvmsg(2)."""
+    flags = checked_flags(flags)
+    direction = reading(flags)
+    if is_free(sock, direction):
+        try:
+            return _recvmsg(sock, bufsize, ancbufsize, flags)
+        except BlockingIOError as error:
+            again(error)
+    return await stand(sock, direction, partial(_recvmsg, sock, bufsize, ancbufsize, flags))
+
+
+async def recvmsg_into(
+    sock: Socket, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0
+) -> tuple[int, Ancillary, int, Address]:
+    """As `lowsock.recvmsg_into`, awaitable. While it waits the buffers are not held. See recvmsg(2)."""
+    flags = checked_flags(flags)
+    own = kept("buffers", "bytes-like objects", buffers)
+    return await attempt(sock, reading(flags), partial(lowsock.recvmsg_into, sock, own, ancbufsize, flags))
+
+
+async def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[ControlMessage] = NO_ANCDATA) -> int:
+    """As `lowsock.send1msg`, awaitable. See sendmsg(2)."""
+    flags = checked_flags(flags)
+    if ancillary is not NO_ANCDATA:
+        ancillary = kept("ancillary", "(level, type, data)", ancillary)
+    return await attempt(sock, WRITE, partial(lowsock.send1msg, sock, data, flags, ancillary))
+
+
+async def recv1msg(
+    sock: Socket, maxsize: int = 8192, *, flags: int = 0, cmsg_size: int = 4096
+) -> tuple[bytes, int, Ancillary]:
+    """As `lowsock.recv1msg`, awaitable. See recvmsg(2)."""
+    flags = checked_flags(flags)
+    call = partial(lowsock.recv1msg, sock, maxsize, flags=flags, cmsg_size=cmsg_size)
+    return await attempt(sock, reading(flags), call)
+
+
+async def send_fds(
+    sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags: int = 0, address: Address = None
+) -> int:
+    """As `lowsock.send_fds`, awaitable: keep ``fds`` open until it is done; ``address`` is numeric. See unix(7)."""
+    call, own = lowsock.send_fds, kept("fds", "int", fds)
+    return await _send_descriptors(call, sock, buffers, own, flags, address)
+
+
+async def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[bytes, list[int], int, Address]:
+    """As `lowsock.recv_fds`, awaitable. See unix(7), recvmsg(2)."""
+    flags = checked_flags(flags)
+    return await attempt(sock, reading(flags), partial(lowsock.recv_fds, sock, bufsize, maxfds, flags))
+
+
+async def send_rights(
+    sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int | HasFileno], flags: int = 0, address: Address = None
+) -> int:
+    """As `lowsock.send_rights`, awaitable: the objects among ``fds`` are kept alive until it is done, and asked for their
+    numbers at each attempt; ``address`` is numeric. See unix(7)."""
+    own = fds if isinstance(fds, OwnedFds) else kept("fds", "ints or objects with fileno()", fds)
+    return await _send_descriptors(lowsock.send_rights, sock, buffers, own, flags, address)
+
+
+async def recv_rights(
+    sock: Socket, bufsize: int, maxfds: int = _SCM_MAX_FD, flags: int = 0
+) -> tuple[bytes, OwnedFds, int, Address]:
+    """As `lowsock.recv_rights`, awaitable. See unix(7), recvmsg(2)."""
+    flags = checked_flags(flags)
+    return await attempt(sock, reading(flags), partial(lowsock.recv_rights, sock, bufsize, maxfds, flags))
+
+
+async def _send_descriptors(call: Any, sock: Socket, buffers: Any, fds: Any, flags: int, address: Address) -> int:
+    flags = checked_flags(flags)
+    own = kept("buffers", "bytes-like objects", buffers)
+    if address is not None:
+        _refuse_names(sock, address)
+    return await attempt(sock, WRITE, partial(call, sock, own, fds, flags, address))
+
+
+def _refuse_names(sock: Socket, address: Address) -> None:
+    encode_for(sock, address, family_of(sock))

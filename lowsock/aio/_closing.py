@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""Closing what tasks wait for. See close(2)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from lowsock._calling import target
+from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Queue, key_of
+
+if TYPE_CHECKING:
+    from lowsock._types import Socket
+
+
+def close(sock: Socket) -> None:
+    """Closes a descriptor or an object with ``close()``; the calls that wait on it raise `OSError` (EBADF).
+
+    Call it in place of ``sock.close()``, of which no loop hears. It may be called in any thread: where loops of other
+    threads wait on the descriptor, it stays open until they have heard of it, and its number is not used again before. An
+    object may be closed again, as sockets may. See close(2).
+    """
+    fd = target(sock)[0]
+    elsewhere: list[Queue] = []
+    for queue in _waiting_on(fd):
+        if queue.is_here():
+            queue.end()
+        else:
+            elsewhere.append(queue)
+    if not elsewhere:
+        _close(sock)
+    elif isinstance(sock, (int, socket.socket)):
+        _Kept(sock if isinstance(sock, int) else sock.detach()).until_ended(elsewhere)
+    else:
+        for queue in elsewhere:
+            queue.call_there(queue.end)
+        _close(sock)
+
+
+def _waiting_on(fd: int) -> list[Queue]:
+    found = [each() for direction in (READ, WRITE, ERROR) for each in QUEUES.get(key_of(fd, direction), {}).copy().values()]
+    return [queue for queue in found if queue is not None]
+
+
+def _close(sock: Any) -> None:
+    if isinstance(sock, int):
+        os.close(sock)
+    else:
+        sock.close()
+
+
+class _Kept:
+    """A descriptor that is closed as soon as the last of some queues has ended, or the last of their loops is gone."""
+
+    def __init__(self, fd: int) -> None:
+        self._fds = [fd]
+        self._left: list[Queue] = []
+
+    def until_ended(self, queues: list[Queue]) -> None:
+        self._left += queues
+        for queue in queues:
+            if not queue.call_there(self._end, queue):
+                self._remove(queue)
+
+    def _end(self, queue: Queue) -> None:
+        queue.end()
+        self._remove(queue)
+
+    def _remove(self, queue: Queue) -> None:
+        self._left.remove(queue)
+        if not self._left:
+            self._close()
+
+    def _close(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
+
+    __del__ = _close

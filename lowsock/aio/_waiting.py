@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Making a call that does not block, and waiting for its turn where the kernel says EAGAIN. See recvmsg(2), epoll(7)."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
+from weakref import ref
+
+from lowsock._calling import MSG_DONTWAIT, MSG_ERRQUEUE, ZERO, checked_int, fail, iterated, raised_inside, target
+from lowsock.aio._asyncio import LoopQueue, running_loop
+from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Queue, key_of, queues_of
+from lowsock.aio._trio import TrioQueue, running_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lowsock._types import Socket
+
+T = TypeVar("T")
+_Socket = socket.socket
+_waited_for = QUEUES.get
+_LONGEST = 86400.0  # seconds: uvloop takes no infinity
+
+
+def checked_flags(flags: int) -> int:
+    """``flags``, and that no call may block the loop."""
+    return MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
+
+
+def reading(flags: int) -> int:
+    """What a receive with these flags waits for."""
+    return ERROR if flags & MSG_ERRQUEUE else READ
+
+
+def descriptor(sock: Socket) -> int:
+    """The descriptor of ``sock``, which is refused if it has a timeout other than 0: that would promise to block."""
+    if type(sock) is _Socket:
+        fd, timeout = sock.fileno(), sock.gettimeout()
+    else:
+        fd, timeout = target(sock)
+        if timeout is None and (isinstance(sock, int) or getattr(sock, "gettimeout", None) is None):
+            return fd
+    if timeout != 0:
+        raise ValueError(f"sock must be non-blocking, its timeout is {timeout}: call setblocking(False)")
+    return fd
+
+
+def is_free(sock: Socket, direction: int) -> bool:
+    """Whether a call may be tried at once, for nobody stands before it."""
+    return not _waited_for(descriptor(sock) << 2 | direction)
+
+
+def kept(name: str, of: str, value: Iterable[Any]) -> Any:
+    """Something of our own that can be iterated over at each attempt; the error names the argument."""
+    return value if isinstance(value, tuple) else list(iterated(name, of, value))
+
+
+async def attempt(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
+    """Makes a call, which does not block, until it does not raise `BlockingIOError`; returns what it returns. After
+    ``deadline`` (of time.monotonic) the last attempt is made."""
+    if is_free(sock, direction):
+        try:
+            return call()
+        except BlockingIOError as error:
+            again(error)
+    return await stand(sock, direction, call, deadline)
+
+
+def again(error: BlockingIOError) -> None:
+    """Raises an error on, if it is a signal handler's own."""
+    if not raised_inside(error):
+        raise error
+
+
+async def stand(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
+    """The same where there is something to wait for: others stand before, or the kernel has said EAGAIN just now."""
+    queue = _join(descriptor(sock), direction)
+    place = queue.enter()
+    try:
+        while True:
+            first = queue.is_first(place)
+            seconds = None if deadline is None else min(max(deadline - time.monotonic(), 0), _LONGEST)
+            await queue.wait(place, seconds)
+            if queue.is_stale():
+                queue.end()
+            if queue.ended or descriptor(sock) != queue.fd:
+                fail(-errno.EBADF)
+            late = deadline is not None and time.monotonic() >= deadline
+            if not late and not queue.is_first(place):
+                continue
+            try:
+                return call()
+            except BlockingIOError as error:
+                again(error)
+                if late:
+                    raise
+            if first:
+                queue.misled()
+    finally:
+        queue.leave(place)
+
+
+def _join(fd: int, direction: int) -> Queue:
+    """The queue of this loop for a descriptor. Whoever waits on what the number was before hears that it is closed."""
+    loop, make = _framework()
+    found: Queue | None = None
+    for each in (READ, WRITE, ERROR):
+        queue = _find(fd, each, loop)
+        if queue is not None and queue.is_stale():
+            queue.end()
+        elif each == direction:
+            found = queue
+    if found is None:
+        found = make(loop, fd, direction)
+        queues_of(key_of(fd, direction))[id(loop)] = ref(found)
+    return found
+
+
+def _find(fd: int, direction: int, loop: Any) -> Queue | None:
+    found = QUEUES.get(key_of(fd, direction), {}).get(id(loop))
+    return None if found is None else found()
+
+
+def _framework() -> tuple[Any, Callable[[Any, int, int], Queue]]:
+    token = running_token()
+    if token is not None:
+        return token, TrioQueue
+    loop = running_loop()
+    if loop is None:
+        raise RuntimeError("nothing to wait with: neither a task of trio nor a loop of asyncio runs in this thread")
+    return loop, LoopQueue

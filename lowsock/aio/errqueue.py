@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""The error queue of a socket, awaitable: `lowsock.errqueue` has the events. Linux only. See recvmsg(2), ip(7)."""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING
+
+from lowsock import errqueue
+from lowsock._calling import checked_seconds, fail
+from lowsock._errqueue import LIMIT
+from lowsock.aio._queue import ERROR
+from lowsock.aio._waiting import attempt, descriptor
+
+if TYPE_CHECKING:
+    from lowsock._types import Socket
+    from lowsock.errqueue import Event
+
+__all__ = ["read", "wait"]
+
+
+async def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
+    """As `lowsock.errqueue.read`: empties the error queue, and never waits. See recvmsg(2), MSG_ERRQUEUE."""
+    descriptor(sock)
+    return errqueue.read(sock, limit)
+
+
+async def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -> list[Event]:
+    """As `lowsock.errqueue.wait`, awaitable: waits until the error queue has events, at most ``timeout`` seconds; returns
+    what `read` then returns, an empty list when the time is up.
+
+    Data that arrives meanwhile wakes nobody, and calls that wait for data go on as if nobody waited here. See recvmsg(2).
+    """
+    seconds = checked_seconds("timeout", timeout)
+    deadline = None if seconds is None else time.monotonic() + seconds
+
+    def look() -> list[Event]:
+        events = errqueue.read(sock, limit)
+        if not events and (deadline is None or time.monotonic() < deadline):
+            fail(-errno.EAGAIN)
+        return events
+
+    return await attempt(sock, ERROR, look, deadline)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""Datagrams in bulk, awaitable: `lowsock.udp` has what they come as. See udp(7)."""
+
+from __future__ import annotations
+
+import errno
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lowsock import udp
+from lowsock._calling import checked_seconds, fail
+from lowsock._errqueue import LIMIT
+from lowsock.aio._queue import ERROR, READ, WRITE
+from lowsock.aio._waiting import attempt, checked_flags, descriptor, kept
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from typing_extensions import Self
+
+    from lowsock._types import Address, Buffer, Socket
+    from lowsock.errqueue import Event
+    from lowsock.udp import Coalesced, Datagram, Fallbacks, Received
+
+__all__ = ["Endpoint"]
+
+
+class Endpoint:
+    """A `lowsock.udp.Endpoint` whose calls are awaitable. The socket is non-blocking, and stays yours. Tasks may share an
+    endpoint. See udp(7)."""
+
+    def __init__(
+        self,
+        sock: Socket,
+        *,
+        gso: bool = True,
+        gro: bool = True,
+        ecn: bool = True,
+        local: bool = True,
+        timestamps: bool = False,
+        errors: bool = False,
+        zerocopy: bool = False,
+        txtime: int | None = None,
+    ) -> None:
+        """As `lowsock.udp.Endpoint`; `ValueError` for a socket with a timeout other than 0, too."""
+        descriptor(sock)
+        self._sock = sock
+        self._endpoint = udp.Endpoint(
+            sock,
+            gso=gso,
+            gro=gro,
+            ecn=ecn,
+            local=local,
+            timestamps=timestamps,
+            errors=errors,
+            zerocopy=zerocopy,
+            txtime=txtime,
+        )
+
+    # ---- what is there ----
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._endpoint.fileno()
+
+    def gettimeout(self) -> float | None:
+        """The socket's timeout: 0; None where it has none."""
+        return self._endpoint.gettimeout()
+
+    @property
+    def max_gso_segments(self) -> int:
+        """As `lowsock.udp.Endpoint.max_gso_segments`."""
+        return self._endpoint.max_gso_segments
+
+    @property
+    def gro(self) -> bool:
+        """Whether the kernel may put datagrams together (UDP_GRO)."""
+        return self._endpoint.gro
+
+    @property
+    def ecn(self) -> bool:
+        """Whether datagrams come with their ECN."""
+        return self._endpoint.ecn
+
+    @property
+    def local(self) -> bool:
+        """Whether datagrams come with our address that they came to, and the interface."""
+        return self._endpoint.local
+
+    @property
+    def timestamps(self) -> bool:
+        """Whether datagrams come with the time when the kernel received them."""
+        return self._endpoint.timestamps
+
+    @property
+    def zerocopy(self) -> bool:
+        """Whether large sends of `bytes` go by MSG_ZEROCOPY."""
+        return self._endpoint.zerocopy
+
+    @property
+    def txtime(self) -> bool:
+        """Whether SO_TXTIME could be set, so that sends may say when they are to leave."""
+        return self._endpoint.txtime
+
+    @property
+    def fallbacks(self) -> Fallbacks:
+        """What sends have taught so far: `lowsock.udp.Fallbacks`, a copy."""
+        return self._endpoint.fallbacks
+
+    # ---- sending ----
+
+    async def send(
+        self,
+        data: Buffer,
+        address: Address = None,
+        *,
+        segment_size: int | None = None,
+        ecn: int | None = None,
+        source: Any = None,
+        ifindex: int | None = None,
+        txtime: int | None = None,
+        flags: int = 0,
+    ) -> int:
+        """As `lowsock.udp.Endpoint.send`, awaitable; returns how many datagrams went. Only the first is waited for, so
+        nothing has gone where it is cancelled. See udp(7), UDP_SEGMENT."""
+        call = partial(
+            self._endpoint.send,
+            data,
+            address,
+            segment_size=segment_size,
+            ecn=ecn,
+            source=source,
+            ifindex=ifindex,
+            txtime=txtime,
+            flags=checked_flags(flags),
+        )
+        return await attempt(self._sock, WRITE, call)
+
+    async def send_many(
+        self,
+        datagrams: Iterable[tuple[Buffer, Address]],
+        *,
+        ecn: int | None = None,
+        source: Any = None,
+        flags: int = 0,
+    ) -> int:
+        """As `lowsock.udp.Endpoint.send_many`, awaitable; returns how many datagrams went. See sendmmsg(2)."""
+        own = kept("datagrams", "(data, address)", datagrams)
+        call = partial(self._endpoint.send_many, own, ecn=ecn, source=source, flags=checked_flags(flags))
+        return await attempt(self._sock, WRITE, call)
+
+    # ---- receiving ----
+
+    async def recv(self, flags: int = 0) -> list[Datagram]:
+        """As `lowsock.udp.Endpoint.recv`, awaitable. See recvmsg(2), udp(7)."""
+        return await attempt(self._sock, READ, partial(self._endpoint.recv, checked_flags(flags)))
+
+    async def recv_coalesced(self, flags: int = 0) -> Coalesced:
+        """As `lowsock.udp.Endpoint.recv_coalesced`, awaitable. See udp(7), UDP_GRO."""
+        return await attempt(self._sock, READ, partial(self._endpoint.recv_coalesced, checked_flags(flags)))
+
+    async def recv_into(self, buffers: Iterable[Buffer], flags: int = 0) -> Received:
+        """As `lowsock.udp.Endpoint.recv_into`, awaitable. While it waits the buffers are not held. See recvmsg(2)."""
+        own = kept("buffers", "bytes-like objects", buffers)
+        return await attempt(self._sock, READ, partial(self._endpoint.recv_into, own, checked_flags(flags)))
+
+    async def read_errors(self, limit: int = LIMIT) -> list[Event]:
+        """The events of the error queue, the oldest first, at most ``limit``; it never waits. To wait for them there is
+        `lowsock.aio.errqueue.wait`. See recvmsg(2), MSG_ERRQUEUE."""
+        return self._endpoint.read_errors(limit)
+
+    # ---- the end ----
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Waits until the kernel is done with what was sent by MSG_ZEROCOPY, at most ``timeout`` seconds; then it is as
+        `lowsock.errqueue.ZeroCopySender.close`. The socket stays open. Without ``zerocopy`` there is nothing to do. If it
+        is cancelled, nothing is closed yet."""
+        sender = self._endpoint._zerocopy
+        if sender is None:
+            return
+        seconds = checked_seconds("timeout", timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
+
+        def look() -> None:
+            if not sender.is_done() and (deadline is None or time.monotonic() < deadline):
+                fail(-errno.EAGAIN)
+
+        await attempt(self._sock, ERROR, look, deadline)
+        sender.close(0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self.close(None if kind is None else 0)

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""An error queue that is not empty: no loop spins on it, and its events are nobody's but the one's who reads them."""
+
+import errno
+import inspect
+import socket
+import sys
+import time
+
+import pytest
+
+from lowsock import aio, cmsg, errqueue
+from lowsock.aio import _queue
+from lowsock.aio import errqueue as awaitable
+from lowsock.constants import MSG_ERRQUEUE
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="error queues are Linux's")
+
+
+@pytest.fixture
+def sock():
+    """A socket that sends to a port where nobody is, and wants to know."""
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        cmsg.enable(sock, cmsg.ExtendedError)
+        yield sock
+
+
+@pytest.fixture
+def nowhere():
+    """An address where nobody is."""
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()
+
+
+@pytest.fixture
+def attempts(monkeypatch):
+    """Counts the sleeps that have ended, of all queues."""
+    ended = []
+    settle = _queue.Queue.settle
+    monkeypatch.setattr(_queue.Queue, "settle", lambda queue: (ended.append(queue), settle(queue))[1])
+    return ended
+
+
+def refuse(sock, nowhere):
+    """One event in the queue, and no error pending."""
+    sock.sendto(b"x", nowhere)
+    with pytest.raises(ConnectionRefusedError):
+        for _ in range(1000):
+            sock.recv(1, socket.MSG_DONTWAIT) if wait_for_error(sock) else None
+
+
+def wait_for_error(sock):
+    import select
+
+    poll = select.poll()
+    poll.register(sock, 0)
+    return poll.poll(10000)
+
+
+async def receive(sock):
+    return (await aio.recvmsg(sock, 100))[0]
+
+
+def test_a_signature_is_that_of_the_blocking_function():
+    for name in awaitable.__all__:
+        ours, theirs = (inspect.signature(getattr(module, name)) for module in (awaitable, errqueue))
+        assert ours == theirs
+        assert inspect.iscoroutinefunction(getattr(awaitable, name))
+
+
+# ---- no spin ----
+
+
+def test_waiting_for_data_does_not_spin_while_there_are_events(backend, sock, nowhere, attempts):
+    """How often a task was woken in the time that the pauses need to grow to their longest: less than once for each of them,
+    and a few times more."""
+    refuse(sock, nowhere)
+
+    async def main():
+        task = backend.start(receive, sock)
+        begun = time.monotonic()
+        while len(attempts) < 10:
+            await backend.settle()
+        spent = time.monotonic() - begun
+        sock.sendto(b"data", sock.getsockname())
+        assert await task.outcome() == b"data"
+        return spent
+
+    assert backend.run(main) > 0.06  # 1 + 2 + 4 + ... + 32 ms, at least
+    assert len(attempts) < 16
+    (event,) = errqueue.read(sock)
+    assert event.errno == errno.ECONNREFUSED
+
+
+def test_sending_to_a_full_peer_does_not_spin_either(backend, attempts):
+    """An unconnected sender is told again and again that it may send: poll(2) does not know to whom."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as b, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as a:
+        b.bind("")
+        a.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                a.sendto(b"x", b.getsockname())
+
+        async def main():
+            task = backend.start(aio.sendmsg, a, [b"last"], (), 0, b.getsockname())
+            while len(attempts) < 4:
+                await backend.settle()
+            waited = not task.done()
+            while b.recv(10) != b"last":
+                b.setblocking(False)
+                try:
+                    b.recv(10)
+                except BlockingIOError:
+                    break
+            return waited, await task.outcome()
+
+        assert backend.run(main) == (True, 4)
+
+
+def test_one_wake_up_for_nothing_is_no_reason_to_pause(backend, attempts):
+    """Somebody else was quicker: from then on the loop tells when there is data, as before."""
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with a, b:
+        a.setblocking(False)
+
+        async def main():
+            task = backend.start(receive, a)
+            await backend.settle()
+            for _ in range(3):
+                b.send(b"stolen")
+                if backend.name != "trio":
+                    await backend.step()
+                a.recv(100)
+                await backend.settle()
+            woken = len(attempts)
+            time.sleep(0.01)  # not to wait for anything: for pauses to end, if there were any
+            await backend.settle()
+            assert len(attempts) == woken
+            b.send(b"data")
+            return await task.outcome()
+
+        assert backend.run(main) == b"data"
+
+
+# ---- the events ----
+
+
+def test_events_are_not_lost_to_those_who_wait_for_data(backend, sock, nowhere):
+    async def main():
+        task = backend.start(receive, sock)
+        await backend.settle()
+        sock.sendto(b"x", nowhere)
+        assert isinstance(await task.outcome(), ConnectionRefusedError)  # the error that is pending is told once
+        task = backend.start(receive, sock)
+        await backend.settle()
+        events = await awaitable.read(sock)
+        sock.sendto(b"data", sock.getsockname())
+        return events, await task.outcome()
+
+    (event,), data = backend.run(main)
+    assert (event.errno, data) == (errno.ECONNREFUSED, b"data")
+
+
+def test_wait_returns_what_read_would(backend, sock, nowhere):
+    async def main():
+        task = backend.start(awaitable.wait, sock)
+        await backend.settle()
+        assert not task.done()
+        sock.sendto(b"x", nowhere)
+        return await task.outcome(), await awaitable.read(sock)
+
+    (event,), left = backend.run(main)
+    assert (type(event), event.errno, left) == (errqueue.IcmpError, errno.ECONNREFUSED, [])
+
+
+def test_wait_returns_at_once_what_is_there(backend, sock, nowhere):
+    refuse(sock, nowhere)
+    assert len(backend.run(awaitable.wait, sock)) == 1
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_the_time_of_wait_ends(backend, sock, timeout):
+    assert backend.run(awaitable.wait, sock, timeout) == []
+
+
+def test_the_time_ends_for_those_who_stand_behind_as_well(backend, sock, nowhere):
+    async def main():
+        first = backend.start(awaitable.wait, sock)
+        await backend.settle()
+        assert await awaitable.wait(sock, 0.01) == []
+        sock.sendto(b"x", nowhere)
+        return await first.outcome()
+
+    assert len(backend.run(main)) == 1
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_a_negative_time_is_refused(backend, sock, timeout):
+    with pytest.raises(ValueError, match="timeout must not be negative"):
+        backend.run(awaitable.wait, sock, timeout)
+
+
+def test_a_time_without_end_is_no_time(backend, sock, nowhere):
+    async def main():
+        tasks = [backend.start(awaitable.wait, sock, float("inf")) for _ in range(2)]
+        await backend.settle()
+        for task in tasks:
+            sock.sendto(b"x", nowhere)
+            assert len(await task.outcome()) == 1
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    backend.run(main)
+
+
+def test_data_wakes_nobody_who_waits_for_events(backend, sock, nowhere):
+    async def main():
+        task = backend.start(awaitable.wait, sock)
+        await backend.settle()
+        sock.sendto(b"data", sock.getsockname())
+        await backend.settle()
+        assert not task.done()
+        assert await receive(sock) == b"data"
+        sock.sendto(b"x", nowhere)
+        return await task.outcome()
+
+    assert len(backend.run(main)) == 1
+
+
+def test_a_receive_from_the_error_queue_waits_for_events(backend, sock, nowhere):
+    async def main():
+        task = backend.start(aio.recvmsg, sock, 100, 512, MSG_ERRQUEUE)
+        await backend.settle()
+        sock.sendto(b"data", sock.getsockname())
+        await backend.settle()
+        assert not task.done()
+        sock.sendto(b"x", nowhere)
+        return await task.outcome()
+
+    data, ancdata, flags, address = backend.run(main)
+    assert (data, flags & MSG_ERRQUEUE) == (b"x", MSG_ERRQUEUE)
+
+
+def test_close_wakes_those_who_wait_for_events(backend, sock):
+    async def main():
+        task = backend.start(awaitable.wait, sock)
+        await backend.settle()
+        aio.close(sock)
+        return await task.outcome()
+
+    assert backend.run(main).errno == errno.EBADF
+
+
+@pytest.mark.parametrize("call", [awaitable.wait, awaitable.read])
+def test_a_socket_with_a_timeout_is_refused(backend, sock, call):
+    sock.settimeout(1)
+    with pytest.raises(ValueError, match="sock must be non-blocking"):
+        backend.run(call, sock)
