@@ -208,6 +208,27 @@ def test_nothing_of_a_batch_is_lost_or_comes_twice(asyncio_loop, recorder, act):
     asyncio_loop.failures.clear()
 
 
+def test_the_rest_of_a_batch_goes_to_a_protocol_that_wants_whole_datagrams(asyncio_loop, recorder):
+    class Giving(recorder):
+        def datagram_received(self, data, addr):
+            super().datagram_received(data, addr)
+            if data == b"0003":
+                whole.connection_made(self.transport)
+                self.transport.set_protocol(whole)
+
+    whole = Whole()
+
+    async def main():
+        transport, protocol = await aio.create_datagram_endpoint(Giving, local_addr=("127.0.0.1", 0))
+        with sending_to(transport) as sock:
+            send_together(sock, NUMBERED)
+            await whole.until(lambda: len(protocol.told("data") + whole.datagrams) == 40)
+            assert protocol.told("data") + [datagram.data for datagram in whole.datagrams] == NUMBERED
+        await whole.closed()
+
+    asyncio_loop.run(main)
+
+
 def test_what_comes_while_reading_is_paused_comes_later(asyncio_loop, recorder):
     async def main():
         transport, protocol = await aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0))

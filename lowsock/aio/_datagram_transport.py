@@ -12,7 +12,6 @@ from lowsock.aio._datagram_sender import DatagramSender
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from collections.abc import Iterator
 
     from lowsock.aio._carriers import Carrier
     from lowsock.udp import Datagram
@@ -34,7 +33,7 @@ class DatagramTransport(DatagramSender):
         self._recv = carrier.recv
         self._paused = False
         self._halted = False  # no datagram is to be delivered: paused, closing, or the protocol is another now
-        self._arrived: Iterator[Datagram] | None = None  # what is left of a batch
+        self._left: list[Datagram] = []  # of a batch
         self._resuming = False  # that comes in the next turn
         self.set_protocol(protocol)
         self._sock = sock
@@ -59,7 +58,7 @@ class DatagramTransport(DatagramSender):
     def set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
         self._takes_all = hasattr(protocol, "datagrams_received")
-        self._halted = self._reading or self._closing or self._paused
+        self._halted = self._reading or self._closing or self._paused or self._resuming
 
     def get_protocol(self) -> Any:
         return self._protocol
@@ -87,65 +86,90 @@ class DatagramTransport(DatagramSender):
     def resume_reading(self) -> None:
         if self._closing or not self._paused:
             return
-        self._paused, self._halted = False, self._reading
+        self._paused, self._halted = False, self._reading or self._resuming
         self._readiness.read(True)
-        if self._arrived is not None:
+        if self._left:
             self._resume_soon()
 
     def _read_ready(self) -> bool:
-        """Drains the socket, within bounds; False if there may be more."""
-        if self._halted or self._reading or self._resuming:
+        """Drains the socket, within bounds; False if there may be more. What is commonest is written out here: a datagram
+        that came alone."""
+        if self._halted:
             return True
-        self._reading = self._held = True
+        if self._left:
+            datagrams, self._left = self._left, []
+            return self._drain(datagrams)
         try:
-            if self._arrived is not None:
-                self._deliver(self._arrived)
-                self._flush()
-            return self._arrived is not None or self._drain()
+            datagrams = self._recv()
+        except BaseException as error:
+            return self._drain(error)
+        if len(datagrams) > 1 or self._takes_all or self._readiness.edges:
+            return self._drain(datagrams)
+        self._readiness.misled = 0
+        self._held, self._express = True, not self._queue
+        try:
+            self._protocol.datagram_received(datagrams[0][0], datagrams[0][1])
         finally:
-            self._express = self._reading = False
-            self._halted = self._closing or self._paused
+            self._express = False
+            self._held = self._scheduled or self._blocked
+            if self._queue:
+                self._flush()
+        return False
+
+    def _drain(self, found: list[Datagram] | BaseException) -> bool:
+        """Goes on after a first attempt to receive. All that is sent meanwhile leaves with its batch."""
+        self._reading = self._held = True
+        count = 0
+        try:
+            while True:
+                if isinstance(found, BaseException):
+                    if self._finds_nothing(found, count):
+                        return True
+                    count += _ERROR
+                else:
+                    self._readiness.misled = 0
+                    count += len(found)
+                    self._take(found)
+                    if len(found) < _SEVERAL and not self._readiness.edges:
+                        return False
+                if self._halted or count >= _MOST:
+                    return False
+                found = self._attempt()
+        finally:
+            self._reading = False
+            self._halted = self._closing or self._paused or self._resuming
             self._held = self._scheduled or self._blocked
             if self._queue:
                 self._flush()
 
-    def _drain(self) -> bool:
-        count, readiness = 0, self._readiness
-        while count < _MOST and not self._halted:
-            try:
-                datagrams = self._recv()
-            except (BlockingIOError, InterruptedError):
-                return self._found_nothing(count)
-            except OSError as error:
-                count += _ERROR
-                if not self._read_errors():
-                    self._protocol.error_received(error)
-                continue
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                self._fail(error)
-                break
-            readiness.misled = 0
-            count += len(datagrams)
-            if self._takes_all:
-                self._protocol.datagrams_received(datagrams)
-            elif len(datagrams) == 1:
-                self._express = not self._queue
-                self._protocol.datagram_received(datagrams[0][0], datagrams[0][1])
-            else:
-                self._express = False
-                self._deliver(iter(datagrams))
-            if self._queue:
-                self._flush()
-            if self._arrived is not None or (len(datagrams) < _SEVERAL and not readiness.edges):
-                break
-        return False
+    def _attempt(self) -> list[Datagram] | BaseException:
+        try:
+            return self._recv()
+        except BaseException as error:
+            return error
 
-    def _found_nothing(self, count: int) -> bool:
-        if not count and not self._read_errors():
-            self._readiness.mislead()
-        return True
+    def _take(self, datagrams: list[Datagram]) -> None:
+        if self._takes_all:
+            self._protocol.datagrams_received(datagrams)
+        else:
+            self._deliver(datagrams)
+        if self._queue:
+            self._flush()
+
+    def _finds_nothing(self, error: BaseException, count: int) -> bool:
+        """What a receive raised; whether it is that there is nothing more."""
+        if isinstance(error, (BlockingIOError, InterruptedError)):
+            if not count and not self._read_errors():
+                self._readiness.mislead()
+            return True
+        if isinstance(error, OSError):
+            if not self._read_errors():
+                self._protocol.error_received(error)
+        elif isinstance(error, (SystemExit, KeyboardInterrupt)):
+            raise error
+        else:
+            self._fail(error)
+        return False
 
     def _read_errors(self) -> bool:
         """Gives the protocol what is in the error queue, if it asked for that; whether there was anything."""
@@ -156,28 +180,27 @@ class DatagramTransport(DatagramSender):
             self._protocol.errors_received(events)
         return bool(events)
 
-    def _deliver(self, arrived: Iterator[Datagram]) -> None:
+    def _deliver(self, datagrams: list[Datagram]) -> None:
         """One by one, within bounds. If one raises, the loop is told of that. The rest comes in the next turn."""
-        received = self._protocol.datagram_received
-        self._arrived = arrived
+        received, arrived = self._protocol.datagram_received, iter(datagrams)
         try:
             for datagram in islice(arrived, _MOST):
                 received(datagram[0], datagram[1])
                 if self._halted:
                     break
         finally:
-            rest = list(arrived)
-            self._arrived = iter(rest) if rest and not self._closing else None
-            if self._arrived is not None and not self._paused:
+            self._left = list(arrived)
+            if self._left and not self._paused:
                 self._resume_soon()
 
     def _resume_soon(self) -> None:
         if not self._resuming:
-            self._resuming = True
+            self._resuming = self._halted = True
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         self._resuming = False
+        self._halted = self._closing or self._paused
         self._readiness.reread()
 
     # ---- the end ----
@@ -216,7 +239,7 @@ class DatagramTransport(DatagramSender):
         try:
             self._protocol.connection_lost(error)
         finally:
-            self._arrived = None
+            self._left = []
             self._protocol = None
             if sock is not None:
                 sock.close()
