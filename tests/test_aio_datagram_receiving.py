@@ -125,11 +125,11 @@ def test_nothing_is_asked_of_the_kernel_that_nobody_wants(asyncio_loop, recorder
 def test_offload_can_be_left_out(asyncio_loop, recorder):
     async def main():
         transport, protocol = await aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0), gso=False, gro=False)
-        endpoint = transport.get_extra_info("endpoint")
-        assert (endpoint.max_gso_segments, endpoint.gro) == (1, False)
         with sending_to(transport) as sock:
             send_together(sock, NUMBERED)
             assert await protocol.has("data", 40) == NUMBERED
+        endpoint = transport.get_extra_info("endpoint")
+        assert (endpoint.max_gso_segments, endpoint.gro) == (1, False)
         await protocol.closed()
 
     asyncio_loop.run(main)
@@ -146,6 +146,28 @@ def test_unix_sockets_give_whole_datagrams_too(asyncio_loop):
             await protocol.until(lambda: len(protocol.datagrams) == 5)
             assert protocol.batches[0] == [udp.Datagram(b"%d" % i, None) for i in range(5)]
             await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+def test_who_gets_one_at_a_time_has_the_short_way_until_there_are_several(asyncio_loop, recorder):
+    """Only then the kernel joins datagrams, so none is taken for one that is several."""
+
+    async def main():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            has_offload = udp.Endpoint(other).gro
+        transport, protocol = await aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0))
+        with sending_to(transport) as sock:
+            for i in range(200):
+                sock.send(b"%d" % i)
+                await protocol.has("data", i + 1)
+            assert not transport.get_extra_info("endpoint").gro
+            for i in range(10):
+                send_together(sock, NUMBERED)
+                await protocol.has("data", 200 + 40 * (i + 1))
+            assert protocol.told("data") == [b"%d" % i for i in range(200)] + NUMBERED * 10
+            assert transport.get_extra_info("endpoint").gro == has_offload
+        await protocol.closed()
 
     asyncio_loop.run(main)
 
@@ -323,6 +345,7 @@ def nobody(host="127.0.0.1"):
 
 def counted(transport):
     """Counts the attempts to receive."""
+    transport._expect_many()
     calls, receive = [], transport._recv
 
     def recv():
@@ -424,6 +447,7 @@ def test_a_long_list_is_delivered_in_several_turns(asyncio_loop, recorder):
 
     async def main():
         transport, protocol = await aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0))
+        transport._expect_many()
         datagrams = [udp.Datagram(b"%d" % i, ("127.0.0.1", 9)) for i in range(2000)]
         transport._recv = lambda: datagrams
         with sending_to(transport) as sock:
@@ -493,6 +517,7 @@ def test_a_receive_that_should_not_fail_ends_the_connection(asyncio_loop, record
         def broken():
             raise LookupError("recv")
 
+        transport._expect_many()
         transport._recv = broken
         with sending_to(transport) as sock:
             sock.send(b"data")

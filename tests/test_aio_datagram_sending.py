@@ -218,6 +218,7 @@ def test_answers_leave_together_before_the_turn_ends(asyncio_loop, recorder):
 
     async def main():
         transport, protocol = await aio.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+        transport._expect_many()
         watched = Watched(transport)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.settimeout(20)

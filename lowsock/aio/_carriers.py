@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 256 * 1024  # bytes of a datagram that is no UDP's: what the loops have room for
 _AT_ONCE = 16
+_TOLD = ("ecn", "local", "timestamps", "errors")
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -40,15 +41,30 @@ class _Carrier:
 
 
 class Bulk(_Carrier):
-    """A UDP socket."""
+    """A UDP socket.
 
-    def __init__(self, sock: socket.socket, **options: bool) -> None:
+    If nothing is asked for but data and address, datagrams are received one by one at first, by the shortest way, and the
+    kernel does not join them until `expect_many`.
+    """
+
+    def __init__(self, sock: socket.socket, gro: bool, **options: bool) -> None:
         super().__init__(sock)
         self.reads_errors = options["errors"]
-        self.endpoint: Endpoint | None = Endpoint(sock, **options)
-        self.recv = self.endpoint.recv
-        self.many = self.endpoint.send_many
-        self._send = self.endpoint.send
+        self._options = options
+        self._joins = gro and not any(map(options.get, _TOLD))
+        self._use(Endpoint(sock, gro=gro and not self._joins, **options))
+        assert self.endpoint is not None
+        joined = self.endpoint.gro or any(map(options.get, _TOLD))
+        self.recv_from = None if joined else sock.recvfrom
+
+    def _use(self, endpoint: Endpoint) -> None:
+        self.endpoint: Endpoint | None = endpoint
+        self.recv, self.many, self._send = endpoint.recv, endpoint.send_many, endpoint.send
+
+    def expect_many(self) -> None:
+        """`recv_from` is not called any more: what the kernel hands out can be joined from now on."""
+        if self._joins:
+            self._use(Endpoint(self._sock, gro=True, **self._options))
 
     def run(self, pieces: Sequence[bytes], address: Address) -> int:
         """Datagrams of one size, only the last of which may be shorter."""
@@ -74,11 +90,15 @@ class Plain(_Carrier):
     """A socket that is no UDP's: AF_UNIX and others."""
 
     endpoint = None
+    recv_from = None
     reads_errors = False
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._batch = RecvBatch(_AT_ONCE, _LONGEST)
+
+    def expect_many(self) -> None:
+        pass
 
     def recv(self) -> list[Datagram]:
         self._batch.receive(self._sock)
@@ -109,7 +129,7 @@ def carrier(sock: socket.socket, **options: bool) -> Carrier:
     try:
         return Bulk(sock, **options)
     except ValueError:
-        asked = [name for name in ("ecn", "local", "timestamps", "errors") if options[name]]
+        asked = [name for name in _TOLD if options[name]]
         if asked:
             raise
         return Plain(sock)

@@ -91,7 +91,7 @@ class DatagramSender(asyncio.DatagramTransport):
         """
         if type(data) is not bytes:
             data = _copied(data)
-        if addr is not self._known:
+        if addr is not self._known and addr != self._known:
             addr = self._checked(addr)
         if self._express and ecn is source is segment_size is None:
             self._express = False

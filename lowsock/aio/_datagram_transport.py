@@ -8,16 +8,18 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lowsock.aio._datagram_sender import DatagramSender
+from lowsock.udp import Datagram
 
 if TYPE_CHECKING:
     import asyncio
     import socket
 
     from lowsock.aio._carriers import Carrier
-    from lowsock.udp import Datagram
 
 _MOST = 512  # datagrams after which one readiness callback lets the loop go on
 _ERROR = 64  # datagrams that an error counts as
+_LARGEST = 65536  # bytes of any UDP datagram
+_LOOKS = 64  # datagrams that come alone between two looks for more
 _SEVERAL = 8  # datagrams of one call after which another is worth it
 
 
@@ -30,12 +32,15 @@ class DatagramTransport(DatagramSender):
     ) -> None:
         self._sock: socket.socket | None = None
         super().__init__(loop, sock, protocol, carrier, address)
-        self._recv = carrier.recv
+        self._recv, self._recv_from = carrier.recv, carrier.recv_from
+        self._looks = 1  # so many datagrams alone, and then it is seen whether there are more
         self._paused = False
         self._halted = False  # no datagram is to be delivered: paused, closing, or the protocol is another now
         self._left: list[Datagram] = []  # of a batch
         self._resuming = False  # that comes in the next turn
         self.set_protocol(protocol)
+        if self._recv_from is not None:
+            self._readiness.call(self._read_one)
         self._sock = sock
 
     def __repr__(self) -> str:
@@ -58,6 +63,8 @@ class DatagramTransport(DatagramSender):
     def set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
         self._takes_all = hasattr(protocol, "datagrams_received")
+        if self._takes_all:
+            self._expect_many()
         self._halted = self._reading or self._closing or self._paused or self._resuming
 
     def get_protocol(self) -> Any:
@@ -92,29 +99,56 @@ class DatagramTransport(DatagramSender):
             self._resume_soon()
 
     def _read_ready(self) -> bool:
-        """Drains the socket, within bounds; False if there may be more. What is commonest is written out here: a datagram
-        that came alone."""
+        """Drains the socket, within bounds; False if there may be more."""
         if self._halted:
             return True
         if self._left:
             datagrams, self._left = self._left, []
             return self._drain(datagrams)
+        return self._drain(self._attempt())
+
+    def _read_one(self) -> bool:
+        """The short way, with nothing between system call and protocol, as long as datagrams come alone."""
+        if self._halted:
+            return True
         try:
-            datagrams = self._recv()
+            data, address = self._recv_from(_LARGEST)  # type: ignore[misc]  # or this is not called
         except BaseException as error:
             return self._drain(error)
-        if len(datagrams) > 1 or self._takes_all or self._readiness.edges:
-            return self._drain(datagrams)
         self._readiness.misled = 0
         self._held, self._express = True, not self._queue
         try:
-            self._protocol.datagram_received(datagrams[0][0], datagrams[0][1])
+            self._protocol.datagram_received(data, address)
         finally:
             self._express = False
             self._held = self._scheduled or self._blocked
             if self._queue:
                 self._flush()
-        return False
+        self._looks -= 1
+        return self._looks > 0 or self._look_for_more()
+
+    def _look_for_more(self) -> bool:
+        """From time to time, whether a datagram did not come alone."""
+        self._looks = _LOOKS
+        if self._halted or self._recv_from is None:
+            return True
+        try:
+            data, address = self._recv_from(_LARGEST)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except BaseException as error:
+            return self._drain(error)
+        self._expect_many()
+        return self._drain([Datagram(data, address)])
+
+    def _expect_many(self) -> None:
+        """From now on, and for good: what the kernel joined before could not be told from one datagram."""
+        if self._recv_from is not None:
+            self._recv_from = None
+            self._carrier.expect_many()
+            self._info["endpoint"] = self._carrier.endpoint
+            self._recv = self._carrier.recv
+            self._readiness.call(self._read_ready)
 
     def _drain(self, found: list[Datagram] | BaseException) -> bool:
         """Goes on after a first attempt to receive. All that is sent meanwhile leaves with its batch."""
@@ -161,6 +195,8 @@ class DatagramTransport(DatagramSender):
         if isinstance(error, (BlockingIOError, InterruptedError)):
             if not count and not self._read_errors():
                 self._readiness.mislead()
+                if self._readiness.edges:
+                    self._expect_many()
             return True
         if isinstance(error, OSError):
             if not self._read_errors():

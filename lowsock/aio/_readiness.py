@@ -35,6 +35,12 @@ class Readiness:
         if _epoll is not None and not isinstance(loop, asyncio.SelectorEventLoop):
             self._between = _epoll()
 
+    def call(self, on_read: Callable[[], bool]) -> None:
+        """Another ``on_read`` from now on."""
+        self._on_read = on_read
+        if self._reading:
+            self._update()
+
     def read(self, wanted: bool) -> None:
         """From now on, ``on_read`` is called, or is not."""
         if self._reading != wanted:
