@@ -20,6 +20,8 @@ _MOST = 512  # datagrams after which one readiness callback lets the loop go on
 _ERROR = 64  # datagrams that an error counts as
 _LARGEST = 65536  # bytes of any UDP datagram
 _LOOKS = 64  # datagrams that come alone between two looks for more
+_EAGER = 8
+_TOGETHER = 32  # datagrams sent while receiving that do not wait for the end of it
 _SEVERAL = 8  # datagrams of one call after which another is worth it
 
 
@@ -33,6 +35,7 @@ class DatagramTransport(DatagramSender):
         self._sock: socket.socket | None = None
         super().__init__(loop, sock, protocol, carrier, address)
         self._recv, self._recv_from = carrier.recv, carrier.recv_from
+        self._eager = _EAGER  # wake-ups that may bring one datagram only until the next is left to the loop's next turn
         self._looks = 1  # so many datagrams alone, and then it is seen whether there are more
         self._paused = False
         self._halted = False  # no datagram is to be delivered: paused, closing, or the protocol is another now
@@ -164,7 +167,7 @@ class DatagramTransport(DatagramSender):
                     self._readiness.misled = 0
                     count += len(found)
                     self._take(found)
-                    if len(found) < _SEVERAL and not self._readiness.edges:
+                    if not (self._eager > 0 or len(found) >= _SEVERAL or self._readiness.edges or self._is_time_to_look()):
                         return False
                 if self._halted or count >= _MOST:
                     return False
@@ -187,12 +190,21 @@ class DatagramTransport(DatagramSender):
             self._protocol.datagrams_received(datagrams)
         else:
             self._deliver(datagrams)
-        if self._queue:
+        if len(self._queue) >= _TOGETHER:
             self._flush()
+
+    def _is_time_to_look(self) -> bool:
+        """Whether to see if there is more, though wake-ups have brought one datagram each."""
+        self._looks -= 1
+        if self._looks > 0:
+            return False
+        self._looks, self._eager = _LOOKS, 1
+        return True
 
     def _finds_nothing(self, error: BaseException, count: int) -> bool:
         """What a receive raised; whether it is that there is nothing more."""
         if isinstance(error, (BlockingIOError, InterruptedError)):
+            self._eager = _EAGER if count > 1 else self._eager - 1
             if not count and not self._read_errors():
                 self._readiness.mislead()
                 if self._readiness.edges:
