@@ -4,6 +4,7 @@
 import asyncio
 import errno
 import os
+import random
 import socket
 import subprocess
 
@@ -310,6 +311,36 @@ def test_a_datagram_may_have_ecn_and_a_source(asyncio_loop, recorder, host):
     asyncio_loop.run(main)
 
 
+@pytest.mark.parametrize("way", ["connected", "unconnected"])
+def test_all_that_is_sent_may_have_ecn(asyncio_loop, recorder, host, way):
+    """The DSCP stays what it was, and a datagram may have its own."""
+
+    async def main():
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind((host, 0))
+            peer.settimeout(20)
+            endpoint, to = udp.Endpoint(peer), peer.getsockname()
+            sock = socket.socket(peer.family, socket.SOCK_DGRAM)
+            level, option = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if ":" in host else (socket.IPPROTO_IP, socket.IP_TOS)
+            sock.setsockopt(level, option, 0x28)
+            if way == "connected":
+                sock.connect(to)
+            transport, protocol = await aio.create_datagram_endpoint(recorder, sock=sock, default_ecn=cmsg.ECN.ECT_0)
+            address = None if way == "connected" else to
+            transport.sendto(b"one", address)
+            transport.sendto(b"two", address, ecn=cmsg.ECN.CE)
+            transport.sendto(b"abcd", address, segment_size=1)
+            await asyncio.sleep(0)
+            found = []
+            while len(found) < 6:
+                found += endpoint.recv()
+            assert [datagram.ecn for datagram in found] == [2, 3, 2, 2, 2, 2]
+            assert sock.getsockopt(level, option) == 0x2A
+            await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
 def test_a_segment_size_cuts_data_into_datagrams(asyncio_loop, recorder):
     async def main():
         transport, protocol, peer = await connected(recorder)
@@ -483,6 +514,38 @@ def test_what_should_not_be_ends_the_connection(asyncio_loop, recorder):
 
 
 # ---- no room ----
+
+
+def test_whatever_happens_all_datagrams_of_a_reliable_socket_arrive_in_order(asyncio_loop, recorder, soak_count):
+    """Random sizes, limits and pauses on both ends of a pair of unix sockets, whose kernel loses nothing."""
+    chance = random.Random(soak_count(10**6))
+
+    async def main():
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        (left, at_left), (right, at_right) = [await aio.create_datagram_endpoint(recorder, sock=sock) for sock in pair]
+        sent = 0
+        for _ in range(soak_count(10_000)):
+            for _ in range(chance.choice([0, 1, 1, 2, 40])):
+                left.sendto((b"%d " % sent).ljust(chance.choice([10, 10, 10, 500]), b"."))
+                sent += 1
+            act = chance.randrange(12)
+            if act == 0:
+                right.pause_reading()
+            elif act == 1:
+                left.set_write_buffer_limits(chance.choice([0, 100, 10_000]))
+            elif act < 6:
+                right.resume_reading()
+            await asyncio.sleep(0)
+        right.resume_reading()
+        left.close()
+        await at_left.has("lost")
+        await at_right.has("data", sent)
+        assert [int(data.split()[0]) for data in at_right.told("data")] == list(range(sent))
+        paused = [row for row in at_left.log if row[0] in ("pause", "resume")]
+        assert paused == [("pause",), ("resume",)] * (len(paused) // 2) + [("pause",)] * (len(paused) % 2)
+        await at_right.closed()
+
+    asyncio_loop.run(main)
 
 
 def test_a_unix_peer_that_does_not_read_makes_no_spin(asyncio_loop, recorder, tmp_path):
