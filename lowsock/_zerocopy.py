@@ -329,7 +329,7 @@ class ZeroCopySender:
             if fd is None or not patience.wait(fd, 0, news):
                 self._finish()
 
-    def is_done(self) -> bool:
+    def _is_done(self) -> bool:
         """Whether `close` has nothing to wait for: all sends are complete, or nobody will tell of them."""
         return self._last_look()[0] is None
 

@@ -16,7 +16,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 LISTINGS = DOCS / "listings"
 PAGES = sorted(DOCS.glob("*.md"))
 
-CHAPTERS = ("guide.md", "control-messages.md", "descriptors.md", "error-queue.md", "bulk-datagrams.md")
+CHAPTERS = ("guide.md", "control-messages.md", "descriptors.md", "error-queue.md", "bulk-datagrams.md", "awaitable.md")
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTATION = re.compile(r"# listings/(\w+\.py)\n(.*)", re.DOTALL)
@@ -24,6 +24,8 @@ LINK = re.compile(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)")
 
 SAYS = {
     "addresses.py": ("IPv4: tuple of 2, the sender's own: True", "unnamed: NoneType of 0"),
+    "aio_errors.py": ("refused by the one who was asked: True", "received b'to myself'"),
+    "aio_server.py": ("127.0.0.2 says: one.example is 192.0.2.1", "the server ended: Bad file descriptor"),
     "batches.py": (
         "by 1 call of sendmmsg",
         "answered 100",
@@ -62,6 +64,8 @@ SAYS = {
     "zero_copy.py": ("incomplete: 0", "2097190 bytes came, all as sent: True"),
 }
 LINUX = {
+    "aio_errors.py",
+    "aio_server.py",
     "collector.py",
     "file_transfer.py",
     "kernel_timestamp.py",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lowsock import OwnedFds, cmsg, errqueue, peer
+from lowsock import OwnedFds, aio, cmsg, errqueue, peer
 from lowsock.cmsg import ControlMessage
 from lowsock.cmsg._base import UNASKED, row_of
 
@@ -57,6 +57,21 @@ def test_every_name_of_cmsg_is_on_its_page(name):
 @pytest.mark.parametrize("name", errqueue.__all__)
 def test_every_name_of_errqueue_is_in_the_reference(name):
     assert re.search(rf"`{name}\b", MAIN), name
+
+
+AIO = (DOCS / "reference-aio.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [*aio.__all__, "errqueue.read", "errqueue.wait", "udp.Endpoint"])
+def test_every_awaitable_name_is_on_its_page(name):
+    assert re.search(rf"`{name}\b", AIO), name
+
+
+@pytest.mark.parametrize("name", ["close", "recv_batch", "send_batch"])
+def test_a_heading_has_the_signature_of_what_only_aio_has(name):
+    bare = inspect.signature(getattr(aio, name))
+    parameters = [p.replace(annotation=p.empty) for p in bare.parameters.values()]
+    assert f"### `{name}{bare.replace(parameters=parameters, return_annotation=bare.empty)}`" in AIO
 
 
 @pytest.mark.parametrize("name", peer.__all__)

@@ -49,10 +49,16 @@ class LoopQueue(Queue):
     def _watch(self, fd: int, signal: Future[None]) -> None:
         add = self.loop.add_writer if self._is_for_writing(fd) else self.loop.add_reader
         try:
-            add(fd, _give, signal)
+            add(fd, self._hear, fd, signal)
         except (OSError, RuntimeError):  # a transport has it, or nothing can watch it: whoever does is left alone
             self.forget()
             raise
+
+    def _hear(self, fd: int, signal: Future[None]) -> None:
+        if signal.done():  # it sleeps no more: it will look, or an exception has ended it before it could say so
+            self.unwatch(fd)
+        else:
+            signal.set_result(None)
 
     def unwatch(self, fd: int) -> None:
         remove = self.loop.remove_writer if self._is_for_writing(fd) else self.loop.remove_reader

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import lowsock
@@ -40,7 +39,7 @@ async def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) ->
     own = listed(messages)
     if lib.lowsock_option(descriptor(sock), SOL_SOCKET, _SO_TYPE) == socket.SOCK_STREAM:
         return await _send_stream(sock, own, flags)
-    return await attempt(sock, WRITE, partial(lowsock.sendmmsg, sock, own, flags))
+    return await attempt(sock, WRITE, lambda: lowsock.sendmmsg(sock, own, flags))
 
 
 async def _send_stream(sock: Socket, messages: list[Any], flags: int) -> int:
@@ -91,7 +90,7 @@ async def recvmmsg(
     """
     flags = checked_flags(flags)
     if not wait_all:
-        return await attempt(sock, reading(flags), partial(lowsock.recvmmsg, sock, vlen, bufsize, ancbufsize, flags))
+        return await attempt(sock, reading(flags), lambda: lowsock.recvmmsg(sock, vlen, bufsize, ancbufsize, flags))
     if not checked_int("vlen", vlen, least=0, most=COUNT):
         return []
     with RecvBatch(vlen, bufsize, ancbufsize) as batch:
@@ -116,7 +115,7 @@ async def send_batch(batch: SendBatch, sock: Socket, flags: int = 0) -> int:
     Whatever ends it, a cancellation too, ``len(batch)`` tells what is left, and the next call goes on with that. See
     sendmmsg(2).
     """
-    return await attempt(sock, WRITE, partial(batch.send, sock, checked_flags(flags)))
+    return await attempt(sock, WRITE, lambda: batch.send(sock, checked_flags(flags)))
 
 
 async def recv_batch(batch: RecvBatch, sock: Socket, flags: int = 0, *, wait_all: bool = False) -> int:
@@ -126,7 +125,7 @@ async def recv_batch(batch: RecvBatch, sock: Socket, flags: int = 0, *, wait_all
     """
     flags = checked_flags(flags)
     if not wait_all:
-        return await attempt(sock, reading(flags), partial(batch.receive, sock, flags))
+        return await attempt(sock, reading(flags), lambda: batch.receive(sock, flags))
     return await attempt(sock, reading(flags), _Filling(batch, sock, flags).go_on)
 
 

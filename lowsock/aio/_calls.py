@@ -6,7 +6,6 @@ The common case is written out in each: it costs a coroutine and a look whether 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import lowsock
@@ -47,9 +46,8 @@ async def sendmsg(
             return _sendmsg(sock, buffers, ancdata, flags, address)
         except BlockingIOError as error:
             again(error)
-    return await stand(
-        sock, WRITE, partial(_sendmsg, sock, buffers.copy() if type(buffers) is list else buffers, ancdata, flags, address)
-    )
+    own = list(buffers)  # the caller may change his while this waits
+    return await stand(sock, WRITE, lambda: _sendmsg(sock, own, ancdata, flags, address))
 
 
 async def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> Received:
@@ -61,7 +59,7 @@ async def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 
             return _recvmsg(sock, bufsize, ancbufsize, flags)
         except BlockingIOError as error:
             again(error)
-    return await stand(sock, direction, partial(_recvmsg, sock, bufsize, ancbufsize, flags))
+    return await stand(sock, direction, lambda: _recvmsg(sock, bufsize, ancbufsize, flags))
 
 
 async def recvmsg_into(
@@ -70,7 +68,7 @@ async def recvmsg_into(
     """As `lowsock.recvmsg_into`, awaitable. While it waits the buffers are not held. See recvmsg(2)."""
     flags = checked_flags(flags)
     own = kept("buffers", "bytes-like objects", buffers)
-    return await attempt(sock, reading(flags), partial(lowsock.recvmsg_into, sock, own, ancbufsize, flags))
+    return await attempt(sock, reading(flags), lambda: lowsock.recvmsg_into(sock, own, ancbufsize, flags))
 
 
 async def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[ControlMessage] = NO_ANCDATA) -> int:
@@ -78,7 +76,7 @@ async def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterab
     flags = checked_flags(flags)
     if ancillary is not NO_ANCDATA:
         ancillary = kept("ancillary", "(level, type, data)", ancillary)
-    return await attempt(sock, WRITE, partial(lowsock.send1msg, sock, data, flags, ancillary))
+    return await attempt(sock, WRITE, lambda: lowsock.send1msg(sock, data, flags, ancillary))
 
 
 async def recv1msg(
@@ -86,8 +84,7 @@ async def recv1msg(
 ) -> tuple[bytes, int, Ancillary]:
     """As `lowsock.recv1msg`, awaitable. See recvmsg(2)."""
     flags = checked_flags(flags)
-    call = partial(lowsock.recv1msg, sock, maxsize, flags=flags, cmsg_size=cmsg_size)
-    return await attempt(sock, reading(flags), call)
+    return await attempt(sock, reading(flags), lambda: lowsock.recv1msg(sock, maxsize, flags=flags, cmsg_size=cmsg_size))
 
 
 async def send_fds(
@@ -101,7 +98,7 @@ async def send_fds(
 async def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[bytes, list[int], int, Address]:
     """As `lowsock.recv_fds`, awaitable. See unix(7), recvmsg(2)."""
     flags = checked_flags(flags)
-    return await attempt(sock, reading(flags), partial(lowsock.recv_fds, sock, bufsize, maxfds, flags))
+    return await attempt(sock, reading(flags), lambda: lowsock.recv_fds(sock, bufsize, maxfds, flags))
 
 
 async def send_rights(
@@ -118,7 +115,7 @@ async def recv_rights(
 ) -> tuple[bytes, OwnedFds, int, Address]:
     """As `lowsock.recv_rights`, awaitable. See unix(7), recvmsg(2)."""
     flags = checked_flags(flags)
-    return await attempt(sock, reading(flags), partial(lowsock.recv_rights, sock, bufsize, maxfds, flags))
+    return await attempt(sock, reading(flags), lambda: lowsock.recv_rights(sock, bufsize, maxfds, flags))
 
 
 async def _send_descriptors(call: Any, sock: Socket, buffers: Any, fds: Any, flags: int, address: Address) -> int:
@@ -126,7 +123,7 @@ async def _send_descriptors(call: Any, sock: Socket, buffers: Any, fds: Any, fla
     own = kept("buffers", "bytes-like objects", buffers)
     if address is not None:
         _refuse_names(sock, address)
-    return await attempt(sock, WRITE, partial(call, sock, own, fds, flags, address))
+    return await attempt(sock, WRITE, lambda: call(sock, own, fds, flags, address))
 
 
 def _refuse_names(sock: Socket, address: Address) -> None:

@@ -11,7 +11,7 @@ from weakref import ref
 
 from lowsock._calling import MSG_DONTWAIT, MSG_ERRQUEUE, ZERO, checked_int, fail, iterated, raised_inside, target
 from lowsock.aio._asyncio import LoopQueue, running_loop
-from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Queue, key_of, queues_of
+from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Place, Queue, key_of, queues_of
 from lowsock.aio._trio import TrioQueue, running_token
 
 if TYPE_CHECKING:
@@ -60,7 +60,11 @@ def kept(name: str, of: str, value: Iterable[Any]) -> Any:
 
 async def attempt(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
     """Makes a call, which does not block, until it does not raise `BlockingIOError`; returns what it returns. After
-    ``deadline`` (of time.monotonic) the last attempt is made."""
+    ``deadline`` (of time.monotonic) the last attempt is made.
+
+    ``call`` is of this package, no `functools.partial`: that is Python code on PyPy, so the error would seem to come from a
+    signal handler.
+    """
     if is_free(sock, direction):
         try:
             return call()
@@ -78,8 +82,9 @@ def again(error: BlockingIOError) -> None:
 async def stand(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
     """The same where there is something to wait for: others stand before, or the kernel has said EAGAIN just now."""
     queue = _join(descriptor(sock), direction)
-    place = queue.enter()
+    place = Place()
     try:
+        queue.enter(place)
         while True:
             first = queue.is_first(place)
             seconds = None if deadline is None else min(max(deadline - time.monotonic(), 0), _LONGEST)

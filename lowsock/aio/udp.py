@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lowsock import udp
@@ -124,18 +123,9 @@ class Endpoint:
     ) -> int:
         """As `lowsock.udp.Endpoint.send`, awaitable; returns how many datagrams went. Only the first is waited for, so
         nothing has gone where it is cancelled. See udp(7), UDP_SEGMENT."""
-        call = partial(
-            self._endpoint.send,
-            data,
-            address,
-            segment_size=segment_size,
-            ecn=ecn,
-            source=source,
-            ifindex=ifindex,
-            txtime=txtime,
-            flags=checked_flags(flags),
-        )
-        return await attempt(self._sock, WRITE, call)
+        flags, send = checked_flags(flags), self._endpoint.send
+        more: dict[str, Any] = {"segment_size": segment_size, "ecn": ecn, "source": source, "ifindex": ifindex}
+        return await attempt(self._sock, WRITE, lambda: send(data, address, txtime=txtime, flags=flags, **more))
 
     async def send_many(
         self,
@@ -147,23 +137,25 @@ class Endpoint:
     ) -> int:
         """As `lowsock.udp.Endpoint.send_many`, awaitable; returns how many datagrams went. See sendmmsg(2)."""
         own = kept("datagrams", "(data, address)", datagrams)
-        call = partial(self._endpoint.send_many, own, ecn=ecn, source=source, flags=checked_flags(flags))
-        return await attempt(self._sock, WRITE, call)
+        flags, send_many = checked_flags(flags), self._endpoint.send_many
+        return await attempt(self._sock, WRITE, lambda: send_many(own, ecn=ecn, source=source, flags=flags))
 
     # ---- receiving ----
 
     async def recv(self, flags: int = 0) -> list[Datagram]:
         """As `lowsock.udp.Endpoint.recv`, awaitable. See recvmsg(2), udp(7)."""
-        return await attempt(self._sock, READ, partial(self._endpoint.recv, checked_flags(flags)))
+        flags = checked_flags(flags)
+        return await attempt(self._sock, READ, lambda: self._endpoint.recv(flags))
 
     async def recv_coalesced(self, flags: int = 0) -> Coalesced:
         """As `lowsock.udp.Endpoint.recv_coalesced`, awaitable. See udp(7), UDP_GRO."""
-        return await attempt(self._sock, READ, partial(self._endpoint.recv_coalesced, checked_flags(flags)))
+        flags = checked_flags(flags)
+        return await attempt(self._sock, READ, lambda: self._endpoint.recv_coalesced(flags))
 
     async def recv_into(self, buffers: Iterable[Buffer], flags: int = 0) -> Received:
         """As `lowsock.udp.Endpoint.recv_into`, awaitable. While it waits the buffers are not held. See recvmsg(2)."""
-        own = kept("buffers", "bytes-like objects", buffers)
-        return await attempt(self._sock, READ, partial(self._endpoint.recv_into, own, checked_flags(flags)))
+        flags, own = checked_flags(flags), kept("buffers", "bytes-like objects", buffers)
+        return await attempt(self._sock, READ, lambda: self._endpoint.recv_into(own, flags))
 
     async def read_errors(self, limit: int = LIMIT) -> list[Event]:
         """The events of the error queue, the oldest first, at most ``limit``; it never waits. To wait for them there is
@@ -183,7 +175,7 @@ class Endpoint:
         deadline = None if seconds is None else time.monotonic() + seconds
 
         def look() -> None:
-            if not sender.is_done() and (deadline is None or time.monotonic() < deadline):
+            if not sender._is_done() and (deadline is None or time.monotonic() < deadline):
                 fail(-errno.EAGAIN)
 
         await attempt(self._sock, ERROR, look, deadline)
