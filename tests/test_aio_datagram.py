@@ -5,7 +5,9 @@ Each scenario runs on the loop's own endpoint and on ours, and what it returns m
 """
 
 import asyncio
+import contextlib
 import errno
+import gc
 import itertools
 import os
 import socket
@@ -578,6 +580,22 @@ def test_a_transport_that_is_not_closed_warns(recorder):
     loop = asyncio.new_event_loop()
     loop.run_until_complete(main())
     loop.close()
+
+
+def test_a_transport_may_outlive_its_loop(libuv_ready, recorder):
+    """Its socket is closed all the same, and nothing else is said."""
+    made = [asyncio.SelectorEventLoop]
+    with contextlib.suppress(ImportError):
+        made.append(__import__("uvloop").new_event_loop)
+    for new_loop in made:
+        loop = new_loop()
+        pair = loop.run_until_complete(aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0)))
+        sock = pair[0].get_extra_info("socket")
+        loop.close()
+        with pytest.warns(ResourceWarning, match="unclosed transport"):  # noqa: PT031  # PyPy finalizes in steps
+            del pair, loop
+            [gc.collect() for _ in range(4)]
+        assert sock.fileno() == -1
 
 
 def test_datagrams_for_a_closed_transport_are_logged_at_last(asyncio_loop, recorder, caplog):

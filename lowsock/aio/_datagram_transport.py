@@ -20,7 +20,7 @@ _MOST = 512  # datagrams after which one readiness callback lets the loop go on
 _ERROR = 64  # datagrams that an error counts as
 _LARGEST = 65536  # bytes of any UDP datagram
 _LOOKS = 64  # datagrams that come alone between two looks for more
-_EAGER = 8
+_EAGER = 8  # wake-ups in a row that brought one datagram
 _TOGETHER = 32  # datagrams sent while receiving that do not wait for the end of it
 _SEVERAL = 8  # datagrams of one call after which another is worth it
 
@@ -53,7 +53,8 @@ class DatagramTransport(DatagramSender):
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self._sock is not None:
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            self._readiness.close()
+            if not self._loop.is_closed():
+                self._readiness.close()
             self._sock.close()
 
     def _begin(self) -> None:
