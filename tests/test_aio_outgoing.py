@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The queue of a datagram transport: what goes by one call, and that each datagram goes once, whatever the kernel answers."""
+"""The queue of a datagram transport: what goes by one call, each datagram once, whatever the kernel answers."""
 
 import errno
 
