@@ -18,6 +18,7 @@ from lowsock.aio._calls import (
     sendmsg,
 )
 from lowsock.aio._closing import close
+from lowsock.aio._datagrams import create_datagram_endpoint
 from lowsock.aio._incoming import BrokenStream, Received
 from lowsock.aio._streams import UnixStream
 
@@ -26,6 +27,7 @@ __all__ = [
     "Received",
     "UnixStream",
     "close",
+    "create_datagram_endpoint",
     "recv1msg",
     "recv_batch",
     "recv_fds",

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""The queue of a datagram transport: what goes by one call, each datagram once, whatever the kernel answers."""
+
+import errno
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lowsock.aio._outgoing import Outgoing
+
+A, B = ("127.0.0.1", 1), ("127.0.0.1", 2)
+
+
+class Kernel:
+    """A carrier that does what it is told: takes so many datagrams, has no room, or refuses."""
+
+    def __init__(self, answers):
+        self.answers, self.taken, self.calls = list(answers), [], []
+
+    def _take(self, name, items):
+        self.calls.append((name, len(items)))
+        answer = self.answers.pop(0) if self.answers else len(items)
+        if isinstance(answer, OSError):
+            raise answer
+        gone = items[: max(1, min(answer, len(items)))]
+        self.taken += gone
+        return len(gone)
+
+    def one(self, data, address):
+        return self._take("one", [(data, address)])
+
+    def run(self, pieces, address):
+        alike(pieces)
+        return self._take("run", [(piece, address) for piece in pieces])
+
+    def beside(self, pieces, address, beside):
+        alike(pieces)
+        return self._take("beside", [(piece, address, beside) for piece in pieces])
+
+    def many(self, pairs):
+        assert all(len(pair) == 2 for pair in pairs)
+        return self._take("many", list(pairs))
+
+
+def alike(pieces):
+    """Offload's own law: one size, and only the last may be shorter, though not empty."""
+    assert {len(piece) for piece in pieces[:-1]} <= {len(pieces[0])}
+    assert len(pieces) == 1 or 0 < len(pieces[-1]) <= len(pieces[0])
+
+
+REFUSALS = [BlockingIOError(errno.EAGAIN, "no room"), OSError(errno.EMSGSIZE, "too long"), OSError(errno.EPERM, "not you")]
+ITEMS = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([A, B, None]), st.sampled_from([None, None, (1, None), (2, "::1")])),
+    max_size=60,
+)
+ANSWERS = st.lists(st.one_of(st.integers(1, 20), st.sampled_from(REFUSALS)), max_size=40)
+
+
+def put(out, items):
+    for i, (size, address, beside) in enumerate(items):
+        data = (b"%d" % i).rjust(10 * size, b".") if size else b""
+        out.queue.append((data, address) if beside is None else (data, address, beside))
+        out.size += len(data)
+        out.marked += beside is not None
+    return list(out.queue)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ITEMS, ANSWERS)
+def test_each_datagram_goes_once_and_in_order_or_is_refused_by_name(items, answers):
+    kernel, refused = Kernel(answers), []
+    out = Outgoing(kernel, lambda error: refused.append((len(kernel.taken), error)), pytest.fail)
+    waiting = put(out, items)
+    while not out.flush():
+        assert out.queue, "there was no room for nothing"
+    for count, (at, _) in enumerate(refused):  # the datagram that stood at the head of those not taken
+        kernel.taken.insert(at + count, None)
+    assert [got or item for got, item in zip(kernel.taken, waiting)] == waiting
+    assert len(kernel.taken) == len(waiting)
+    assert (out.queue, out.size, out.marked) == ([], 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("items", "calls"),
+    [
+        ([], []),
+        ([(1, A, None)], [("one", 1)]),
+        ([(1, A, None)] * 9, [("run", 9)]),
+        ([(2, A, None)] * 8 + [(1, A, None)], [("run", 9)]),
+        ([(2, A, None)] * 8 + [(1, B, None)], [("run", 8), ("one", 1)]),
+        ([(1, A, None)] * 8 + [(2, A, None)] * 8, [("run", 8), ("run", 8)]),
+        ([(1, A, None), (1, B, None)] * 8, [("many", 16)]),
+        ([(1, A, None), (1, B, None)] * 4 + [(1, A, None)] * 8, [("many", 8), ("run", 8)]),
+        ([(0, A, None)] * 4, [("many", 4)]),
+        ([(1, A, (1, None))] * 5, [("beside", 5)]),
+        ([(1, A, (1, None))] * 5 + [(1, A, (2, None))] * 5, [("beside", 5), ("beside", 5)]),
+        ([(1, A, None)] * 5 + [(1, A, (2, None))] * 5 + [(1, A, None)], [("run", 5), ("beside", 5), ("one", 1)]),
+        ([(1, A, None), (1, B, None), (1, A, (2, None))], [("many", 2), ("beside", 1)]),
+        ([(1, None, None)] * 2000 + [(2, None, None)], [("run", 2000), ("one", 1)]),
+        ([(1, A, None), (1, B, None)] * 1000, [("many", 1024), ("many", 976)]),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_goes_by_one_call(items, calls):
+    kernel = Kernel([])
+    out = Outgoing(kernel, pytest.fail, pytest.fail)
+    put(out, items)
+    assert out.flush()
+    assert kernel.calls == calls
+
+
+def test_a_refusal_that_sends_more_does_not_disturb_the_order():
+    kernel = Kernel([OSError(errno.EPERM, "no")])
+    out = Outgoing(kernel, lambda _: put(out, [(2, B, None)]), pytest.fail)
+    put(out, [(1, A, None)] * 3)
+    assert out.flush()
+    assert [address for _, address in kernel.taken] == [A, A, B]
+
+
+def test_what_is_no_error_of_the_kernel_is_a_failure():
+    class Broken(Kernel):
+        def one(self, data, address):
+            raise LookupError("broken")
+
+    failures = []
+    out = Outgoing(Broken([]), pytest.fail, lambda error: (failures.append(error), out.clear()))
+    put(out, [(1, A, None)])
+    assert out.flush()
+    assert [type(error) for error in failures] == [LookupError]
