@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lowsock import OwnedFds, aio, cmsg, errqueue, peer
+from lowsock import OwnedFds, aio, cmsg, errqueue, peer, udp
 from lowsock.cmsg import ControlMessage
 from lowsock.cmsg._base import UNASKED, row_of
 
@@ -67,7 +67,7 @@ def test_every_awaitable_name_is_on_its_page(name):
     assert re.search(rf"`{name}\b", AIO), name
 
 
-@pytest.mark.parametrize("name", ["close", "recv_batch", "send_batch"])
+@pytest.mark.parametrize("name", ["close", "create_datagram_endpoint", "recv_batch", "send_batch"])
 def test_a_heading_has_the_signature_of_what_only_aio_has(name):
     bare = inspect.signature(getattr(aio, name))
     parameters = [p.replace(annotation=p.empty) for p in bare.parameters.values()]
@@ -80,6 +80,11 @@ def test_every_method_of_a_stream_is_on_its_page():
     ] == []
 
 
+@pytest.mark.parametrize("name", udp.__all__)
+def test_every_name_of_udp_is_in_the_reference(name):
+    assert re.search(rf"`{name}\b", MAIN), name
+
+
 @pytest.mark.parametrize("name", peer.__all__)
 def test_every_name_of_peer_is_in_the_reference(name):
     assert re.search(rf"`{name}\b", MAIN), name
@@ -89,9 +94,9 @@ def members(cls):
     return [name for name in vars(cls) if not name.startswith("_")]
 
 
-@pytest.mark.parametrize("cls", [OwnedFds, errqueue.ZeroCopySender], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [OwnedFds, errqueue.ZeroCopySender, udp.Endpoint], ids=lambda cls: cls.__name__)
 def test_every_method_is_in_the_reference(cls):
-    assert [name for name in members(cls) if not re.search(rf"`{name}\b", MAIN)] == []
+    assert [name for name in members(cls) if not re.search(rf"`(?:{cls.__name__}\.)?{name}\b", MAIN)] == []
 
 
 EVENTS = [
