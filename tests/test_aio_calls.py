@@ -46,7 +46,10 @@ def test_a_signature_is_that_of_the_blocking_call(name):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in aio.__all__ if inspect.isfunction(getattr(aio, name)) and name != "close"])
+AWAITABLE = [name for name in aio.__all__ if inspect.isfunction(getattr(aio, name)) and name != "close"]
+
+
+@pytest.mark.parametrize("name", AWAITABLE)
 def test_a_call_is_a_coroutine_function_that_names_a_man_page(name):
     function = getattr(aio, name)
     assert inspect.iscoroutinefunction(function)
