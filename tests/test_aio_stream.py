@@ -16,15 +16,6 @@ MOST = 253  # SCM_MAX_FD
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what the kernel does is Linux's")
 
 
-@pytest.fixture
-def files(tmp_path):
-    """Three descriptors of files that can be told apart."""
-    fds = [os.open(tmp_path / name, os.O_CREAT | os.O_RDWR) for name in "abc"]
-    yield fds
-    for fd in fds:
-        os.close(fd)
-
-
 def same(fds, others):
     return [os.path.sameopenfile(*both) for both in zip(fds, others)] == [True] * len(others) == [True] * len(fds)
 
