@@ -24,6 +24,21 @@ static struct msghdr header(struct iovec *iov, size_t count)
     return message;
 }
 
+/* One control message, in a buffer that has room for just that. */
+static struct cmsghdr *attach(struct msghdr *message, void *control, int level, int type, const void *payload, size_t size)
+{
+    struct cmsghdr *only = control;
+
+    memset(control, 0, CMSG_SPACE(size));
+    message->msg_control = control;
+    message->msg_controllen = CMSG_SPACE(size);
+    only->cmsg_level = level;
+    only->cmsg_type = type;
+    only->cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(only), payload, size);
+    return only;
+}
+
 static int send_one(int fd, struct iovec *iov, size_t count, char *name, int name_size)
 {
     struct msghdr message = header(iov, count);
@@ -186,22 +201,14 @@ static int pass(int from, int to, int fd)
     char byte = 'x';
     struct iovec iov = {&byte, 1};
     struct msghdr message = header(&iov, 1);
-    struct cmsghdr *first;
+    struct cmsghdr *only = attach(&message, control.bytes, SOL_SOCKET, SCM_RIGHTS, &fd, sizeof fd);
 
-    memset(&control, 0, sizeof control);
-    message.msg_control = control.bytes;
-    message.msg_controllen = sizeof control.bytes;
-    first = CMSG_FIRSTHDR(&message);
-    first->cmsg_level = SOL_SOCKET;
-    first->cmsg_type = SCM_RIGHTS;
-    first->cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(first), &fd, sizeof fd);
     if (sendmsg(from, &message, 0) < 0)
         return -errno;
     message.msg_controllen = sizeof control.bytes;
     if (recvmsg(to, &message, MSG_CMSG_CLOEXEC) < 0)
         return -errno;
-    memcpy(&fd, CMSG_DATA(first), sizeof fd);
+    memcpy(&fd, CMSG_DATA(only), sizeof fd);
     return fd;
 }
 
@@ -231,20 +238,12 @@ static int send_from_source(int from, size_t size, int source, char *name, int n
     struct iovec iov = {sent, size};
     struct msghdr message = header(&iov, 1);
     struct in_pktinfo info;
-    struct cmsghdr *only;
 
-    memset(&control, 0, sizeof control);
     memset(&info, 0, sizeof info);
+    info.ipi_spec_dst.s_addr = htonl(0x7f010000u + (unsigned)source);
     message.msg_name = name;
     message.msg_namelen = (socklen_t)name_size;
-    message.msg_control = control.bytes;
-    message.msg_controllen = sizeof control.bytes;
-    only = CMSG_FIRSTHDR(&message);
-    only->cmsg_level = IPPROTO_IP;
-    only->cmsg_type = IP_PKTINFO;
-    only->cmsg_len = CMSG_LEN(sizeof info);
-    info.ipi_spec_dst.s_addr = htonl(0x7f010000u + (unsigned)source);
-    memcpy(CMSG_DATA(only), &info, sizeof info);
+    attach(&message, control.bytes, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
     return sendmsg(from, &message, 0) < 0 ? -errno : 0;
 }
 

@@ -17,43 +17,19 @@ static ssize_t send_bulk(int fd, char *data, size_t length, uint16_t segment, co
         struct cmsghdr align;
     } control;
     struct iovec iov = {data, length};
-    struct msghdr msg;
-    struct cmsghdr *header;
+    struct msghdr message = header(&iov, 1);
 
-    memset(&msg, 0, sizeof msg);
-    memset(&control, 0, sizeof control);
-    msg.msg_iov = &iov;
-    msg.msg_iovlen = 1;
-    msg.msg_name = name_length ? (char *)name : NULL;
-    msg.msg_namelen = (socklen_t)name_length;
-    msg.msg_control = control.bytes;
-    msg.msg_controllen = sizeof control.bytes;
-    header = CMSG_FIRSTHDR(&msg);
-    header->cmsg_level = SOL_UDP;
-    header->cmsg_type = UDP_SEGMENT;
-    header->cmsg_len = CMSG_LEN(sizeof segment);
-    memcpy(CMSG_DATA(header), &segment, sizeof segment);
-    return sendmsg(fd, &msg, 0);
+    message.msg_name = name_length ? (char *)name : NULL;
+    message.msg_namelen = (socklen_t)name_length;
+    attach(&message, control.bytes, SOL_UDP, UDP_SEGMENT, &segment, sizeof segment);
+    return sendmsg(fd, &message, 0);
 }
 
 static ssize_t receive_bulk(int fd, char *data)
 {
-    union {
-        char bytes[BULK_CONTROL];
-        struct cmsghdr align;
-    } control;
-    struct sockaddr_storage name;
     struct iovec iov = {data, BULK};
-    struct msghdr msg;
 
-    memset(&msg, 0, sizeof msg);
-    msg.msg_name = &name;
-    msg.msg_namelen = sizeof name;
-    msg.msg_iov = &iov;
-    msg.msg_iovlen = 1;
-    msg.msg_control = control.bytes;
-    msg.msg_controllen = sizeof control.bytes;
-    return recvmsg(fd, &msg, 0);
+    return receive_one(fd, &iov, 1, BULK_CONTROL);
 }
 
 int loop_offload(int from, int to, size_t size, int count, const char *name, size_t name_length, int n)
@@ -70,7 +46,7 @@ int loop_offload(int from, int to, size_t size, int count, const char *name, siz
             ssize_t got = receive_bulk(to, in);
 
             if (got < 0)
-                return -errno;
+                return (int)got;
             left -= (size_t)got;
         }
     }
