@@ -18,13 +18,14 @@ pytest_plugins = [
     "bad_line",
     "batching",
     "datagram_loops",
-    "frameworks",
     "injecting",
+    "loops",
     "namespaces",
     "owning",
     "silent_wire",
     "storming",
     "udp_sockets",
+    "unix_streams",
 ]  # of the folder helpers: fixtures that several files share
 
 COLLECTING = {"test_owned_ends.py", "test_rights_injection.py", "test_rights_soak.py", "test_soak.py"}

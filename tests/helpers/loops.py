@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Each framework that `lowsock.aio` waits with, started in the same way, and streams to try in it."""
+"""Each framework that `lowsock.aio` waits with, and what a test does in it."""
 
 import asyncio
 import importlib
-import socket
-from collections.abc import Iterator
 
 import pytest
-
-from lowsock import aio
 
 
 class AsyncioBackend:
@@ -162,23 +158,6 @@ class Loops:
         if isinstance(result, BaseException):
             raise result
         return (False, None) if result == "cancelled" else (True, result)
-
-
-@pytest.fixture
-def socks() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ``AF_UNIX`` streams connected to each other that do not block."""
-    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with a, b:
-        a.setblocking(False)
-        b.setblocking(False)
-        yield a, b
-
-
-@pytest.fixture
-def streams(socks):
-    """An `aio.UnixStream` around each of `socks`."""
-    with aio.UnixStream(socks[0]) as a, aio.UnixStream(socks[1]) as b:
-        yield a, b
 
 
 @pytest.fixture
