@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 import select
 import time
-from typing import Any
+from typing import Any, Callable, TypeVar, cast
 
 from lowsock._calling import checked_seconds
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Patience:
@@ -56,3 +59,19 @@ class Surely:
     def __exit__(self, *_: object) -> None:
         while not self._before and self._lock._is_owned():
             self._lock.release()
+
+
+def alone(method: Method) -> Method:
+    """A method that has its sender (``_lock``, ``_process``) for itself. A signal handler that comes back in, on the same
+    thread, would find things half done."""
+
+    @functools.wraps(method)
+    def locked(self: Any, *args: Any, **more: Any) -> Any:
+        if self._process != os.getpid():
+            raise RuntimeError("this sender is of another process, which forked this one: the completions are its own")
+        if self._lock._is_owned():
+            raise RuntimeError("this sender is in use by the code that a signal handler interrupted")
+        with Surely(self._lock), self._lock:
+            return method(self, *args, **more)
+
+    return cast("Method", locked)

@@ -8,7 +8,6 @@ send came to is noted before any signal handler can run, and each step after tha
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import select
 import threading
@@ -16,7 +15,7 @@ import warnings
 import weakref
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from lowsock import _address
 from lowsock._ancillary import NO_ANCDATA, encode
@@ -39,7 +38,7 @@ from lowsock._inflight import (
     remember,
     set_option,
 )
-from lowsock._patience import Patience, Surely
+from lowsock._patience import Patience, Surely, alone
 from lowsock._reply import CONTROL, DATA, Reply
 from lowsock.cmsg._fields import UINT32
 
@@ -52,23 +51,6 @@ if TYPE_CHECKING:
 
 _STASHED, _ALL = 16384, 2**31  # events that wait for `read`
 _REGISTRY = threading.RLock()  # a collection within may bring the end of another sender
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _alone(method: Method) -> Method:
-    """A method that has the sender for itself. A signal handler that comes back in, on the same thread, would find things
-    half done."""
-
-    @functools.wraps(method)
-    def locked(self: ZeroCopySender, *args: Any, **more: Any) -> Any:
-        if self._process != os.getpid():
-            raise RuntimeError("this sender is of another process, which forked this one: the completions are its own")
-        if self._lock._is_owned():
-            raise RuntimeError("this sender is in use by the code that a signal handler interrupted")
-        with Surely(self._lock), self._lock:
-            return method(self, *args, **more)
-
-    return cast("Method", locked)
 
 
 class ZeroCopySender:
@@ -195,7 +177,7 @@ class ZeroCopySender:
             fail(answer)
         return timeout
 
-    @_alone
+    @alone
     def _attempt(self, message: Message, zerocopy: bool) -> tuple[Attempt, int]:
         fd = self._fd()
         self._conclude()
@@ -250,7 +232,7 @@ class ZeroCopySender:
         """
         return self._take(checked_int("limit", limit, least=1))
 
-    @_alone
+    @alone
     def _take(self, limit: int) -> list[Event]:
         if not self._closed:
             self._catch_up(limit)
@@ -270,7 +252,7 @@ class ZeroCopySender:
             if not patience.wait(fd, 0, news):
                 return False
 
-    @_alone
+    @alone
     def _look(self) -> tuple[int, bool]:
         """Reads what came; the descriptor, and whether anything had."""
         fd = self._fd()
@@ -333,7 +315,7 @@ class ZeroCopySender:
         """Whether `close` has nothing to wait for: all sends are complete, or nobody will tell of them."""
         return self._last_look()[0] is None
 
-    @_alone
+    @alone
     def _last_look(self) -> tuple[int | None, bool]:
         """As `_look`; None where there is nothing left to wait for, or nobody to tell of it."""
         if self._closed or find_cookie(target(self._sock)[0]) != self._cookie:
@@ -341,7 +323,7 @@ class ZeroCopySender:
         fd, news = self._fd(), self._catch_up() > 0
         return fd if self._ledger.pieces and not self._ledger.astray else None, news
 
-    @_alone
+    @alone
     def _finish(self) -> None:
         if not self._closed:
             self._abandon("was closed")
