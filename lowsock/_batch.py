@@ -121,6 +121,8 @@ def _send_at_once(fd: int, pieces: list[bytes], name: bytes, flags: int) -> int:
     sizes = [*{*map(len, pieces)}]
     if len(sizes) > 1:
         sizes = list(map(len, pieces))
+    if max(sizes) > INT_MAX:
+        return 0  # C takes their sizes as int
     if count <= PIECES:
         return send_pieces(_NO_OUTBOX, 0, 0, pieces, sizes, name, fd, flags)
     data = b"".join(pieces)

@@ -17,7 +17,7 @@ import socket
 from lowsock._address import family_of
 from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
 from lowsock._buffers import as_bytes, listed
-from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, persist, target
+from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_here, target
 from lowsock._ffi import ffi, lib
 from lowsock._inbox import aligned
 from lowsock._outbox import PIECES, SOCKADDR, encode_named, not_busy, pack, send_pieces
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 _POLLOUT = select.POLLOUT
 _MOVED = -lib.LOWSOCK_MOVED
 _BYTES = {bytes}
-_NO_ADDRESSES: list[tuple[int, int, Address]] = []  # of all fillings that have none
-_NOBODY: set[int] = set()
 _Socket = socket.socket
 
 
@@ -58,8 +56,8 @@ class SendBatch(Reused):
     def __init__(self, vlen: int, bufsize: int, ancbufsize: int = 0) -> None:
         super().__init__(vlen, bufsize)
         room = aligned(checked_int("ancbufsize", ancbufsize, least=0))
-        self._filling = _DRAINED
-        self._memory = _Box(self._vlen, room)
+        self._filling = _Filling(0, [], set(), {})
+        self._memory = _Box(min(self._vlen, PIECES), room)
 
     # ---- filling ----
 
@@ -74,16 +72,21 @@ class SendBatch(Reused):
         control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata)  # what may be the caller's code has run
         box: _Box = self._memory or self._opened()
         size = len(piece)
+        entry: Any = piece
+        if control.rows or address is not None:
+            self._find_room(box, 1, size)  # the first thing to complain of
+            entry = box.beside(piece, control, address)
         while True:
             filling = self._filling
-            if filling is _DRAINED or size > self._bufsize or len(filling.pieces) >= self._vlen:
+            pieces = filling.pieces
+            if not pieces or size > self._bufsize or len(pieces) >= self._vlen or type(pieces[0]) is _Filling:
                 filling = self._find_room(box, 1, size)
-            if control.rows or address is not None or box.control is not None:
-                filling = self._put_beside(box, 1, size, control, address)
+                pieces = filling.pieces
             filling.sizes.add(size)
-            filling.pieces.append(piece)
-            if self._filling is filling or box.struct.next >= filling.end():
-                return  # else a signal handler has ended this filling before the message was in it
+            pieces.append(entry)
+            if type(pieces[0]) is not _Filling or type(pieces[-1]) is _Filling:
+                return
+            pieces.pop()  # a signal handler has ended this filling before the message was in it
 
     def extend(self, pieces: Iterable[Buffer], address: Address = None) -> None:
         """Adds a message for each of ``pieces``, all of them to one address: the quick way for many.
@@ -91,67 +94,47 @@ class SendBatch(Reused):
         Adds all, or raises what `append` raises and adds none. See sendmmsg(2).
         """
         box: _Box = self._memory or self._opened()
-        own = pieces.copy() if type(pieces) is list else listed("pieces", pieces)
+        own: list[Any] = pieces.copy() if type(pieces) is list else listed("pieces", pieces)
         if {*map(type, own)} != _BYTES:
             own = [as_bytes(f"pieces[{i}]", piece) for i, piece in enumerate(own)]
         if not own:
             return
         sizes = {*map(len, own)}
-        while not self._add(box, own, sizes, address):
-            pass
-
-    def _add(self, box: _Box, own: list[bytes], sizes: set[int], address: Address) -> bool:
-        """Whether they could be added before a signal handler ended the filling."""
-        filling = self._filling
-        if max(sizes) > self._bufsize or len(filling.pieces) + len(own) > self._vlen:
-            filling = self._find_room(box, len(own), max(sizes))
-        if address is not None or box.control is not None:
-            filling = self._put_beside(box, len(own), max(sizes), NO_CONTROL, address)
-        if filling is _DRAINED:
-            filling = _Filling(box.struct.next, own, sizes)
-            if self._filling is _DRAINED:
-                self._filling = filling
-                return True
-            return False
-        filling.sizes |= sizes
-        filling.pieces += own
-        return self._filling is filling or box.struct.next >= filling.end()
+        self._find_room(box, len(own), max(sizes))
+        if address is not None:
+            own = [box.beside(piece, NO_CONTROL, address) for piece in own]
+        while True:
+            filling = self._find_room(box, len(own), max(sizes)) if address is not None else self._filling
+            filling.sizes.update(sizes)
+            added = filling.pieces
+            added += own
+            if type(added[0]) is not _Filling or type(added[-1]) is _Filling:
+                return
+            del added[-len(own) :]  # as in `append`
+            self._find_room(box, len(own), max(sizes))
 
     def _find_room(self, box: _Box, count: int, size: int) -> _Filling:
         if size > self._bufsize:
             raise ValueError(f"data is too long: {size} bytes, and the batch has {self._bufsize} for a message")
-        filling = self._filling
-        if box.struct.next >= filling.end():  # all have gone, but an exception came between
-            self._filling = filling = _Filling(box.struct.next, [], set())
+        filling = self._find(box)
         i = len(filling.pieces)
         if i + count > self._vlen:
             raise ValueError(f"the batch is full: it has room for {self._vlen} messages, and {i} are in it")
         return filling
 
-    def _put_beside(self, box: _Box, count: int, size: int, control: Control, address: Address) -> _Filling:
-        """Notes what goes beside the data of ``count`` messages that are then added to the filling that is returned."""
-        box.have_beside(self._vlen)
-        filling = self._find_room(box, count, size)
-        i = len(filling.pieces)
-        if filling.addresses is _NO_ADDRESSES:
-            filling.addresses, filling.without_data = [], set()
-        while filling.addresses and filling.addresses[-1][0] >= i:  # of one that an exception cut short
-            filling.addresses.pop()
-        filling.without_data.discard(i)
-        if address is not None:
-            filling.addresses.append((i, i + count, address))
-        space = pack(box.control + i * box.room, box.room, control) if control.rows else 0
-        if space < 0:
-            raise ValueError(f"ancdata is too long: the batch has {box.room} bytes of control data for a message")
-        box.control_sizes[i : i + count] = [space] * count
-        if control.descriptors and not size:
-            filling.without_data.add(i)
+    def _find(self, box: _Box) -> _Filling:
+        """The filling that has not gone, which may be an empty one."""
+        filling = self._filling
+        while filling.has_ended(box.struct.next):
+            filling = filling.pieces[0]
+        self._filling = filling
         return filling
 
     # ---- sending ----
 
     def __len__(self) -> int:
-        return max(self._filling.end() - int(self._opened().struct.next), 0)
+        box: _Box = self._opened()
+        return max(self._find(box).end() - int(box.struct.next), 0)
 
     def send(self, sock: Socket, flags: int = 0) -> int:
         """Sends what waits to be sent, 64 messages by each system call; returns how many the kernel took.
@@ -171,84 +154,132 @@ class SendBatch(Reused):
             flags |= MSG_DONTWAIT
         filling = self._filling
         end = len(filling.pieces)
+        if not end or type(filling.pieces[0]) is _Filling:
+            filling = self._find(box)
+            end = len(filling.pieces)
         answer = _offer(box, filling, end, sock, fd, flags)
         sent = answer if 0 < answer < PIECES else _send_rest(box, filling, end, sock, flags, answer)
-        if box.struct.next >= filling.base + len(filling.pieces) and self._filling is filling:
-            self._filling = _DRAINED
+        self._find(box)  # lets go of what has gone
         return sent
 
     def skip(self) -> None:
         """Drops the first message that waits to be sent. Raises `ValueError` if a stream has taken a part of it, or if
         there is none. See sendmmsg(2)."""
-        struct = self._opened().struct
+        box: _Box = self._opened()
+        struct, filling = box.struct, self._find(box)
         number = struct.next
-        if number >= self._filling.end():
+        if number >= filling.end():
             raise ValueError("the batch is empty")
         gone = not_busy(lib.lowsock_outbox_skip(struct, number + 1, True))
         if gone:
             raise ValueError(f"a stream has taken {gone} bytes of the message")
+        self._find(box)
 
     def clear(self) -> None:
         """Drops all messages that wait to be sent. See sendmmsg(2)."""
-        struct = self._opened().struct
-        not_busy(lib.lowsock_outbox_skip(struct, self._filling.end(), False))
-        self._filling = _DRAINED
+        box: _Box = self._opened()
+        not_busy(lib.lowsock_outbox_skip(box.struct, self._find(box).end(), False))
+        self._find(box)
 
     # ---- the end ----
 
     def close(self) -> None:
         """Lets go of the memory; what waits to be sent is dropped. May be called again. See sendmmsg(2)."""
         self._memory = None
-        self._filling = _DRAINED
+        self._filling = _Filling(0, [], set(), {})
 
 
 class _Filling:
-    """Messages from one time that the batch is empty to the next. The first has number ``base``."""
+    """Messages from one time that the batch is empty to the next. The first has number ``base``.
 
-    __slots__ = ("addresses", "base", "pieces", "sizes", "without_data")
+    Signal handlers may do anything between two steps, so each change is one step that is right whatever came before it. A
+    filling ends when all its messages have gone: then each of them is replaced by the filling that comes next.
+    """
 
-    def __init__(self, base: int, pieces: list[bytes], sizes: set[int]) -> None:
+    __slots__ = ("_next", "base", "pieces", "sizes")
+
+    def __init__(self, base: int, pieces: list[Any], sizes: set[int], following: dict[int, Any]) -> None:
         self.base = base
-        self.pieces = pieces
+        self.pieces = pieces  # bytes, or what `_Box.beside` makes of them
         self.sizes = sizes  # of the pieces, each entered before them
-        self.addresses: list[tuple[int, int, Address]] = (
-            _NO_ADDRESSES  # the first that has one, the last but one, the address
-        )
-        self.without_data: set[int] = _NOBODY  # those that carry descriptors
+        self._next = following  # what the next filling is made of, for all who try to end this one
 
     def end(self) -> int:
         return self.base + len(self.pieces)
 
-
-_DRAINED = _Filling(-1, [], set())  # of all batches that are empty; stays so
+    def has_ended(self, number: int) -> bool:
+        """Whether this is over and ``pieces[0]`` is the next one, as all have gone before message ``number``."""
+        pieces, gone = self.pieces, number - self.base
+        if not pieces:
+            return False
+        if gone >= len(pieces) and type(pieces[0]) is not _Filling:
+            following = _Filling(number, *self._next.setdefault(0, ([], set(), {})))
+            try:
+                pieces[::-1] = [following] * gone  # an extended slice: an error unless there are exactly so many
+            except ValueError as error:
+                if not raised_here(error):
+                    raise
+        return type(pieces[0]) is _Filling
 
 
 class _Box:
-    """``struct lowsock_outbox``, and memory for what goes beside data, which comes when it is needed."""
+    """``struct lowsock_outbox``, and memory for what goes beside the data of one call, which comes when it is needed."""
 
-    __slots__ = ("_memory", "control", "control_sizes", "name_sizes", "name_starts", "names", "room", "struct")
+    __slots__ = ("_memory", "_slots", "control", "control_sizes", "name_sizes", "name_starts", "names", "room", "struct")
 
-    def __init__(self, vlen: int, room: int) -> None:
+    def __init__(self, slots: int, room: int) -> None:
         self.struct = ffi.new("struct lowsock_outbox *")
+        self._slots = slots
         self.room = room
         self.control: CData = None
         if room:
-            self.have_beside(vlen)
+            self._have_beside()
 
-    def have_beside(self, vlen: int) -> None:
-        """Makes the memory for addresses and control data, unless it is there. There is none of either in it."""
-        if self.control is not None:
-            return
-        room = self.room
-        control, names = ffi.new("char[]", max(vlen * room, 1)), ffi.new("char[]", vlen * SOCKADDR)
-        control_starts = ffi.new("long long[]", [i * room for i in range(vlen)])
-        self.name_starts, self.name_sizes, self.control_sizes = (ffi.new("long long[]", vlen) for _ in range(3))
+    def _have_beside(self) -> None:
+        """Makes the memory for addresses and control data. There is none of either in it."""
+        slots, room = self._slots, self.room
+        control, names = ffi.new("char[]", (slots + 1) * room or 1), ffi.new("char[]", slots * SOCKADDR)
+        control_starts = ffi.new("long long[]", [i * room for i in range(slots)])
+        self.name_starts, self.name_sizes, self.control_sizes = (ffi.new("long long[]", slots) for _ in range(3))
         self._memory = control, names, control_starts  # the struct's pointers keep nothing alive
         self.names = ffi.buffer(names)
         struct: Any = self.struct
         struct.control, struct.names, struct.control_starts = control, names, control_starts
         struct.name_starts, struct.name_sizes, struct.control_sizes = self.name_starts, self.name_sizes, self.control_sizes
         self.control = control
+
+    def beside(self, piece: bytes, control: Control, address: Address) -> tuple[bytes, Control, Address]:
+        """A message that is more than data, checked as far as it can be without a socket."""
+        if self.control is None:
+            self._have_beside()
+        if control.rows and pack(self.control + self._slots * self.room, self.room, control) < 0:  # a slot that is not sent
+            raise ValueError(f"ancdata is too long: the batch has {self.room} bytes of control data for a message")
+        return piece, control, address
+
+    def place(self, part: list[Any], first: int, sock: Socket) -> list[bytes]:
+        """Puts what goes beside these messages, from the ``first`` of the batch on, to where C looks for it; returns their
+        data. Only the socket tells whether descriptors may go without data, and how addresses are encoded."""
+        data = part.copy()
+        starts, sizes, controls = ([0] * len(part) for _ in range(3))
+        family, known, name, at = None, None, b"", 0
+        for i, each in enumerate(part):
+            if type(each) is bytes:
+                continue
+            data[i], control, address = each
+            if control.descriptors and not data[i]:
+                refuse_without_data(target(sock)[0], f"messages[{first + i}] data")
+            if control.rows:
+                controls[i] = pack(self.control + i * self.room, self.room, control)
+            if address is None:
+                continue
+            if address is not known:
+                family = family_of(sock) if family is None else family
+                known, name, at = address, encode_named(first + i, family, address), i * SOCKADDR
+                self.names[at : at + len(name)] = name
+            starts[i], sizes[i] = at, len(name)
+        self.name_starts[0 : len(part)], self.name_sizes[0 : len(part)] = starts, sizes
+        self.control_sizes[0 : len(part)] = controls
+        return data
 
 
 # ---- sending ----
@@ -264,13 +295,17 @@ def _offer(box: _Box, filling: _Filling, end: int, sock: Socket, fd: int, flags:
         count = len(part)
         if not count:
             return 0
+        if type(part[0]) is _Filling:
+            continue  # by a signal handler, since we looked, all this has gone
         if box.control is not None:
-            _check_beside(box, filling, first, count, sock)
-        sizes = list(map(len, part)) if len(filling.sizes) > 1 else [*filling.sizes]
-        answer = send_pieces(struct, number, first, part, sizes, b"", fd, flags)
+            part = box.place(part, first, sock)
+        sizes = [*filling.sizes]  # of these and maybe of more
+        if len(sizes) > 1:
+            sizes = list(map(len, part))
+        answer = send_pieces(struct, number, 0, part, sizes, b"", fd, flags)
         if answer >= 0:
             return answer
-        if answer != _MOVED:  # by a signal handler, since we looked
+        if answer != _MOVED:  # as above
             return not_busy(answer)
 
 
@@ -288,22 +323,3 @@ def _send_rest(box: _Box, filling: _Filling, end: int, sock: Socket, flags: int,
         answer = attempt(target(sock)[0])
         sent += max(answer, 0)
     return sent
-
-
-def _check_beside(box: _Box, filling: _Filling, first: int, count: int, sock: Socket) -> None:
-    """What only the socket tells: whether descriptors may go without data, and how addresses are encoded."""
-    for i in sorted(filling.without_data):
-        if first <= i < first + count:
-            refuse_without_data(target(sock)[0], f"messages[{i}] data")
-    starts, sizes = [0] * count, [0] * count
-    if filling.addresses:
-        family = family_of(sock)
-        for i, end, address in filling.addresses:
-            if i < first + count and first < end:
-                name = encode_named(i, family, address)
-                at, places = i * SOCKADDR, slice(max(i - first, 0), min(end - first, count))
-                box.names[at : at + len(name)] = name
-                starts[places] = [at] * len(starts[places])
-                sizes[places] = [len(name)] * len(sizes[places])
-    box.name_starts[first : first + count] = starts
-    box.name_sizes[first : first + count] = sizes

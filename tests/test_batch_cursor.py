@@ -139,33 +139,6 @@ def test_a_handler_between_the_parts_of_a_large_batch(dgrams, monkeypatch, kind)
     assert kind.startswith("clears") or len(old) == len(pieces)
 
 
-def test_a_message_is_not_lost_with_the_filling_that_a_handler_ended(dgrams, monkeypatch):
-    """A handler sends all that waits between two steps of `append` and of `extend`."""
-    a, b = dgrams
-
-    class Ending(set):
-        """The sizes of a filling; the next one that is entered comes with a signal."""
-
-        def add(self, size: int) -> None:
-            set.add(self, size)
-            batch.send(a)
-
-        def __ior__(self, sizes: Any) -> "Ending":
-            set.update(self, sizes)
-            batch.send(a)
-            return self
-
-    with SendBatch(8, 10) as batch:
-        for add in (lambda: batch.append(b"kept"), lambda: batch.extend([b"kept", b"too"])):
-            batch.append(b"1")
-            batch._filling.sizes = Ending(batch._filling.sizes)
-            add()
-            assert received(b) == [b"1"]
-            waiting = len(batch)
-            assert batch.send(a) == waiting > 0
-            assert received(b) == [b"kept", b"too"][:waiting]
-
-
 def test_a_batch_in_use_is_not_cleared(dgrams):
     """Another thread, in its system call, has the cursor."""
     a, b = dgrams

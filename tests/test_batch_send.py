@@ -337,3 +337,13 @@ def test_a_closed_socket_is_told(count):
     a.close()
     with b, pytest.raises(OSError, match="Bad file descriptor"):
         lowsock.sendmmsg(a, [GOOD] * count)
+
+
+@pytest.mark.skipif(PYPY or sys.maxsize < 2**32, reason="bytes of 2 GiB are pages that nobody touched, on 64-bit CPython")
+@pytest.mark.parametrize(
+    "messages", (lambda big: [([big],)], lambda big: [([big],), GOOD], lambda big: [([big, b""],), GOOD])
+)
+def test_a_message_of_more_than_2_gib_is_too_long_and_no_number_is(udp_pair, messages):
+    with pytest.raises(OSError, match="Message too long"):
+        lowsock.sendmmsg(udp_pair.a, messages(bytes(2**31)))
+    assert not received(udp_pair.b)

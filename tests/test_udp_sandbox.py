@@ -15,7 +15,8 @@ pytestmark = pytest.mark.skipif(
 
 PROGRAM = """
 import ctypes, errno, socket, struct, sys
-from lowsock import udp
+import lowsock
+from lowsock import RecvBatch, SendBatch, udp
 recvmmsg, sendmmsg = map(int, sys.argv[1:])
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 rules = [(LOAD, 0, 0, 0), (EQUAL, 1, 0, recvmmsg), (EQUAL, 0, 1, sendmmsg), (RETURN, 0, 0, 0x50000 | errno.ENOSYS),
@@ -46,6 +47,18 @@ pieces = [b"%04d" % i for i in range(100)]
 for first in (0, 100):
     assert one.send(b"".join(pieces), b.getsockname(), segment_size=4, ecn=1) == 100
     assert came(100) == pieces
+
+batch, into = SendBatch(100, 4), RecvBatch(100, 4)
+for send in (
+    lambda: one.send_many([(piece, b.getsockname()) for piece in pieces]),
+    lambda: one.send_many([(piece, b.getsockname()) for piece in pieces], ecn=1),
+    lambda: lowsock.sendmmsg(a, [([piece, b""], (), b.getsockname()) for piece in pieces]),
+    lambda: (batch.extend(pieces, b.getsockname()), batch.send(a))[1],
+):
+    assert send() == 100
+    assert [message[0] for message in lowsock.recvmmsg(b, 60, 4)] == pieces[:60]
+    assert into.receive(b) == 40
+    assert [data for data, _ in into.datagrams()] == pieces[60:]
 b.setblocking(False)
 try:
     other.recv()

@@ -9,29 +9,6 @@ static long long stride(long long room) { return (room + LOWSOCK_ALIGNED - 1) / 
 
 static char *control_of(const struct lowsock_inbox *inbox, int i) { return inbox->control + i * stride(inbox->room); }
 
-/* The kernel is never asked to wait for all: a signal after the first message would stay behind as the socket's error,
-   ERESTARTSYS (Linux 6.18), and its own timeout may last for ever. */
-#if HAVE_MMSG
-static int receive_many(int fd, message_header *messages, int count, int flags)
-{
-    return recvmmsg(fd, messages, (unsigned)count, flags | MSG_WAITFORONE, NULL);
-}
-#else
-static int receive_many(int fd, message_header *messages, int count, int flags)
-{
-    int i;
-
-    for (i = 0; i < count; i++) {
-        ssize_t n = recvmsg(fd, &messages[i].msg_hdr, i > 0 ? flags | MSG_DONTWAIT : flags);
-
-        if (n < 0)
-            return i > 0 ? i : -1;
-        messages[i].msg_len = (unsigned)n;
-    }
-    return count;
-}
-#endif
-
 /* Every header is made anew for each call: nothing of an earlier one is left in it. */
 static void fill_slots(const struct lowsock_inbox *inbox, struct headers *headers, int first, int count)
 {

@@ -46,6 +46,33 @@ static inline int find_headers(struct headers *headers, char *given, union stack
     return 0;
 }
 
+static inline int receive_singly(int fd, message_header *messages, int count, int flags)
+{
+    int i;
+
+    for (i = 0; i < count; i++) {
+        ssize_t n = recvmsg(fd, &messages[i].msg_hdr, i > 0 ? flags | MSG_DONTWAIT : flags);
+
+        if (n < 0)
+            return i > 0 ? i : -1;
+        messages[i].msg_len = (unsigned)n;
+    }
+    return count;
+}
+
+/* The kernel is never asked to wait for all: a signal after the first message would stay behind as the socket's error,
+   ERESTARTSYS (Linux 6.18), and its own timeout may last for ever. A sandbox may lack the call. */
+static inline int receive_many(int fd, message_header *messages, int count, int flags)
+{
+#if HAVE_MMSG
+    int n = recvmmsg(fd, messages, (unsigned)count, flags | MSG_WAITFORONE, NULL);
+
+    if (n >= 0 || errno != ENOSYS)
+        return n;
+#endif
+    return receive_singly(fd, messages, count, flags);
+}
+
 static inline int enter(int *busy) { return __sync_lock_test_and_set(busy, 1) ? -LOWSOCK_BUSY : 0; }
 
 static inline void leave(int *busy) { __sync_lock_release(busy); }

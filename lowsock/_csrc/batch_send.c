@@ -17,14 +17,7 @@ static size_t size_of(const struct msghdr *message)
     return size;
 }
 
-/* Only Linux's own call stops at a message that a stream has taken a part of: the libraries' loops (musl, FreeBSD) go on. */
-#if HAVE_MMSG && defined(__GLIBC__)
-static int send_many(int fd, message_header *messages, int count, int flags)
-{
-    return sendmmsg(fd, messages, (unsigned)count, flags);
-}
-#else
-static int send_many(int fd, message_header *messages, int count, int flags)
+static int send_singly(int fd, message_header *messages, int count, int flags)
 {
     int i;
 
@@ -39,7 +32,19 @@ static int send_many(int fd, message_header *messages, int count, int flags)
     }
     return count;
 }
+
+/* Only Linux's own call stops at a message that a stream has taken a part of: the libraries' loops (musl, FreeBSD) go on. A
+   sandbox may lack it. */
+static int send_many(int fd, message_header *messages, int count, int flags)
+{
+#if HAVE_MMSG && defined(__GLIBC__)
+    int n = sendmmsg(fd, messages, (unsigned)count, flags);
+
+    if (n >= 0 || errno != ENOSYS)
+        return n;
 #endif
+    return send_singly(fd, messages, count, flags);
+}
 
 /* Answers how many went whole; `gone` gets how many bytes went of the one after them. */
 static int send_whole(int fd, message_header *messages, int count, int flags, long long *gone)

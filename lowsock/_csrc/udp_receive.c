@@ -198,34 +198,6 @@ long long lowsock_udp_recv_into(struct lowsock_arrival *arrival, int fd, char **
 
 /* ---- a burst ---- */
 
-static int receive_singly(int fd, message_header *messages, int count, int flags)
-{
-    int i;
-
-    for (i = 0; i < count; i++) {
-        ssize_t n = recvmsg(fd, &messages[i].msg_hdr, i > 0 ? flags | MSG_DONTWAIT : flags);
-
-        if (n < 0)
-            return i > 0 ? i : -1;
-        messages[i].msg_len = (unsigned)n;
-    }
-    return count;
-}
-
-#if HAVE_MMSG
-static int receive_many(int fd, message_header *messages, int count, int flags)
-{
-    int n = recvmmsg(fd, messages, (unsigned)count, flags | MSG_WAITFORONE, NULL);
-
-    return n < 0 && errno == ENOSYS ? receive_singly(fd, messages, count, flags) : n; /* a sandbox may lack it */
-}
-#else
-static int receive_many(int fd, message_header *messages, int count, int flags)
-{
-    return receive_singly(fd, messages, count, flags);
-}
-#endif
-
 /* Keeps what is new of slot `i`: the next one may bring other news. */
 static void keep(const struct lowsock_arrival *arrival, struct lowsock_burst *burst, int i)
 {
