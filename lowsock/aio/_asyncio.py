@@ -23,8 +23,8 @@ def running_loop() -> AbstractEventLoop | None:
 class LoopQueue(Queue):
     """A queue in a loop of asyncio.
 
-    uvloop ends a watch for good at an error, which an error queue that is not empty is, and the process if the descriptor was
-    closed meanwhile: it never sees the descriptor itself. Of other loops that are not asyncio's own the same is assumed.
+    uvloop ends a watch for good at an error, which an error queue that is not empty is, and the whole process if the
+    descriptor was closed before it watches: it never sees the descriptor itself, nor does any loop that is not asyncio's.
     """
 
     __slots__ = ()

@@ -123,7 +123,10 @@ class Queue(ABC):
         if not (self._pausing or self._shielded):
             self._watched = self.fd
             return self.fd, seconds
-        self._put_between(_EDGE if self._pausing else 0)
+        if self._pausing and self.direction == WRITE:  # each send that fails is an edge: it gives its own buffer back
+            self._close_between()
+        else:
+            self._put_between(_EDGE if self._pausing else 0)
         self._watched = -1 if self._between is None else self._between.fileno()
         if self._pausing or self._between is None:
             seconds = self._pause if seconds is None else min(seconds, self._pause)
