@@ -8,6 +8,7 @@ import socket
 import sys
 
 import pytest
+from waiting import fill, receive, waiting
 
 from lowsock import aio, cmsg, errqueue
 from lowsock.constants import SO_TIMESTAMPING, SOF_TIMESTAMPING_SOFTWARE, SOF_TIMESTAMPING_TX_SOFTWARE
@@ -29,20 +30,6 @@ def nowhere():
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()
-
-
-async def receive(sock):
-    return (await aio.recvmsg(sock, 100))[0]
-
-
-async def waiting(backend, sock, count):
-    """So many tasks that wait, in the order of the list."""
-    tasks = []
-    for _ in range(count):
-        tasks.append(backend.start(receive, sock))
-        await backend.settle()
-    assert not any(task.done() for task in tasks)
-    return tasks
 
 
 def test_whoever_waits_hears_that_nobody_is_there(backend, sock, nowhere):
@@ -77,14 +64,6 @@ def test_data_comes_after_events_that_nobody_reads(backend, sock, nowhere):
         return [await task.outcome() for task in tasks[2:]], len(errqueue.read(sock))
 
     assert backend.run(main) == ([b"1", b"2"], 1)
-
-
-def fill(sock):
-    try:
-        while True:
-            sock.send(bytes(65536))
-    except BlockingIOError:
-        pass
 
 
 @linux

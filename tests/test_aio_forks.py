@@ -4,29 +4,16 @@
 import asyncio
 import gc
 import os
-import socket
 import subprocess
 import sys
 import threading
 
 import pytest
+from waiting import receive
 
 from lowsock import aio
 from lowsock.aio import _closing
 from lowsock.aio._queue import QUEUES
-
-
-@pytest.fixture
-def dgram():
-    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with a, b:
-        a.setblocking(False)
-        b.setblocking(False)
-        yield a, b
-
-
-async def receive(sock):
-    return (await aio.recvmsg(sock, 100))[0]
 
 
 def in_child(do):
