@@ -26,6 +26,7 @@ pytest_plugins = [
     "storming",
     "udp_sockets",
     "unix_streams",
+    "waiting",
 ]  # of the folder helpers: fixtures that several files share
 
 COLLECTING = {"test_owned_ends.py", "test_rights_injection.py", "test_rights_soak.py", "test_soak.py"}

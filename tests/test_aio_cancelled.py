@@ -140,7 +140,7 @@ def close_all(result):
 
 
 # What an exception cuts short there is not done again: a reader may stay, until it is heard of once.
-CLEANUP = {"leave", "take_down", "settle", "forget", "_unwatch", "unwatch", "_is_for_writing", "_close_edges", "queues_of",
+CLEANUP = {"leave", "take_down", "settle", "forget", "_unwatch", "unwatch", "_is_for_writing", "_close_between", "queues_of",
            "key_of"}  # fmt: skip
 
 

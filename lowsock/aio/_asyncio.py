@@ -21,9 +21,16 @@ def running_loop() -> AbstractEventLoop | None:
 
 
 class LoopQueue(Queue):
-    """A queue in a loop of asyncio."""
+    """A queue in a loop of asyncio.
+
+    uvloop ends a watch for good at an error, which an error queue that is not empty is, and the whole process if the
+    descriptor was closed before it watches: it never sees the descriptor itself, nor does any loop that is not asyncio's.
+    """
 
     __slots__ = ()
+
+    def __init__(self, loop: Any, fd: int, direction: int) -> None:
+        super().__init__(loop, fd, direction, not isinstance(loop, sys.modules["asyncio"].SelectorEventLoop))
 
     async def wait(self, place: Place, seconds: float | None) -> None:
         fd, seconds = self.aim(place, seconds)

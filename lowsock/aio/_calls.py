@@ -14,7 +14,8 @@ from lowsock._address import encode_for, family_of
 from lowsock._ancillary import NO_ANCDATA
 from lowsock._constants import CONSTANTS
 from lowsock.aio._queue import WRITE
-from lowsock.aio._waiting import again, attempt, checked_flags, is_free, kept, reading, stand
+from lowsock.aio._trio import checkpoint, is_trio
+from lowsock.aio._waiting import MODULES, again, attempt, checked_flags, is_free, kept, reading, stand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +42,9 @@ async def sendmsg(
         ancdata = kept("ancdata", "(level, type, data)", ancdata)
     if address is not None:
         _refuse_names(sock, address)
+    if "trio" in MODULES and is_trio():
+        buffers = list(buffers)
+        await checkpoint()
     if is_free(sock, WRITE):
         try:
             return _sendmsg(sock, buffers, ancdata, flags, address)
@@ -54,6 +58,8 @@ async def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 
     """As `lowsock.recvmsg`, awaitable. See recvmsg(2)."""
     flags = checked_flags(flags)
     direction = reading(flags)
+    if "trio" in MODULES and is_trio():
+        await checkpoint()
     if is_free(sock, direction):
         try:
             return _recvmsg(sock, bufsize, ancbufsize, flags)

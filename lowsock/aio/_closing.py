@@ -30,17 +30,29 @@ def close(sock: Socket) -> None:
             elsewhere.append(queue)
     if not elsewhere:
         _close(sock)
+        _end_stale(fd)
     elif isinstance(sock, (int, socket.socket)):
         _Kept(sock if isinstance(sock, int) else sock.detach()).until_ended(elsewhere)
     else:
         for queue in elsewhere:
             queue.call_there(queue.end)
         _close(sock)
+        _end_stale(fd)
 
 
 def _waiting_on(fd: int) -> list[Queue]:
     found = [each() for direction in (READ, WRITE, ERROR) for each in QUEUES.get(key_of(fd, direction), {}).copy().values()]
     return [queue for queue in found if queue is not None]
+
+
+def _end_stale(fd: int) -> None:
+    """Wakes those who began to wait in other threads after `close` had looked, and before the descriptor was closed."""
+    for queue in _waiting_on(fd):
+        if queue.is_stale():
+            if queue.is_here():
+                queue.end()
+            else:
+                queue.call_there(queue.end)
 
 
 def _close(sock: Any) -> None:
@@ -73,7 +85,11 @@ class _Kept:
             self._close()
 
     def _close(self) -> None:
-        while self._fds:
-            os.close(self._fds.pop())
+        try:
+            fd = self._fds.pop()
+        except IndexError:  # closed, by another thread where two were the last
+            return
+        os.close(fd)
+        _end_stale(fd)
 
     __del__ = _close

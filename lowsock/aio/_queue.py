@@ -11,6 +11,7 @@ import errno
 import os
 import select
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from typing import Any, Callable
 from weakref import ref
 
@@ -21,6 +22,7 @@ _EVENTS = (select.POLLIN, select.POLLOUT, 0)  # what loops watch for, and poll(2
 _DIRECTIONS = (READ, WRITE, ERROR)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 _EDGE = getattr(select, "EPOLLET", 0)
+_epoll = getattr(select, "epoll", None)
 
 # descriptor and direction -> loop's id -> queue. Each step is atomic, so threads and signal handlers need no lock. An inner
 # dict stays when it is empty: there are no more of them than the process may have descriptors.
@@ -56,14 +58,17 @@ class Queue(ABC):
     datagram peer that is full), the next edge is waited for, or a pause where no edge would tell.
     """
 
-    __slots__ = ("__weakref__", "_edges", "_name", "_pause", "_pausing", "_places", "_watched", "direction", "ended", "fd",
-                 "loop")  # fmt: skip
+    __slots__ = ("__weakref__", "_between", "_edges", "_name", "_pause", "_pausing", "_places", "_shielded", "_watched",
+                 "direction", "ended", "fd", "loop")  # fmt: skip
 
-    def __init__(self, loop: Any, fd: int, direction: int) -> None:
+    def __init__(self, loop: Any, fd: int, direction: int, shielded: bool = False) -> None:
+        """``shielded``: the loop is never to see the descriptor itself, but an epoll that has it."""
         self.loop, self.fd, self.direction = loop, fd, direction
         self._name = identity(fd)
-        self._places: list[Place] = []
-        self._edges: Any = None
+        self._places: OrderedDict[Place, None] = OrderedDict()
+        self._shielded = shielded and _epoll is not None
+        self._between: Any = None  # the epoll between the descriptor and the loop
+        self._edges = 0  # EPOLLET while it tells of edges
         self._watched = -1  # the descriptor that the loop watches for the first of us
         self._pause = _FIRST_PAUSE
         self._pausing = direction == ERROR  # no loop watches for POLLERR alone
@@ -94,41 +99,51 @@ class Queue(ABC):
     # ---- standing in it ----
 
     def enter(self, place: Place) -> None:
-        self._places.append(place)
+        self._places[place] = None
 
     def leave(self, place: Place) -> None:
         """The next has its turn. Whoever leaves last takes the queue down."""
         places = self._places
-        was_first = bool(places) and places[0] is place
-        if place in places:
-            places.remove(place)
+        was_first = bool(places) and self.is_first(place)
+        places.pop(place, None)
         if not places:
             self.take_down()
-        elif was_first and places[0].signal is not None:
-            self.wake(places[0].signal)
+        elif was_first:
+            signal = next(iter(places)).signal
+            if signal is not None:
+                self.wake(signal)
 
     def is_first(self, place: Place) -> bool:
-        return self._places[0] is place
+        return next(iter(self._places)) is place
 
     def aim(self, place: Place, seconds: float | None) -> tuple[int, float | None]:
         """What ends the next sleep beside a signal: a descriptor that becomes ready (-1: none), and a time."""
-        if self._places[0] is not place:
+        if not self.is_first(place):
             return -1, seconds
-        if not self._pausing:
+        if not (self._pausing or self._shielded):
             self._watched = self.fd
             return self.fd, seconds
-        pause = self._pause if seconds is None else min(seconds, self._pause)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        if self._edges is None and self.direction != WRITE:
-            self._edges = _edges(self.fd, _EVENTS[self.direction])
-        self._watched = -1 if self._edges is None else self._edges.fileno()
-        return self._watched, pause
+        if self._pausing and self.direction == WRITE:  # each send that fails is an edge: it gives its own buffer back
+            self._close_between()
+        else:
+            self._put_between(_EDGE if self._pausing else 0)
+        self._watched = -1 if self._between is None else self._between.fileno()
+        if self._pausing or self._between is None:
+            seconds = self._pause if seconds is None else min(seconds, self._pause)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        return self._watched, seconds
+
+    def _put_between(self, edges: int) -> None:
+        if edges != self._edges:
+            self._close_between()
+        if self._between is None:
+            self._between, self._edges = _opened(self.fd, _EVENTS[self.direction] | edges), edges
 
     def settle(self) -> None:
         """The first does not sleep any more, so nothing is watched, and an edge that woke it is taken."""
         self._unwatch()
-        if self._edges is not None:
-            self._edges.poll(0)
+        if self._edges and self._between is not None:
+            self._between.poll(0)
 
     def forget(self) -> None:
         """Nothing watches any more."""
@@ -145,7 +160,6 @@ class Queue(ABC):
             self._pausing = True
             return
         self._pausing, self._pause = False, _FIRST_PAUSE
-        self._close_edges()
 
     # ---- the end ----
 
@@ -170,16 +184,21 @@ class Queue(ABC):
 
     def take_down(self) -> None:
         self._unwatch()
-        self._close_edges()
+        self._close_between()
         queues = queues_of(key_of(self.fd, self.direction))
         found = queues.get(id(self.loop))
         if found is not None and found() is self:
             queues.pop(id(self.loop), None)
 
-    def _close_edges(self) -> None:
-        edges, self._edges = self._edges, None
-        if edges is not None:
-            edges.close()
+    def _close_between(self) -> None:
+        between, self._between = self._between, None
+        if between is not None:
+            between.close()
+
+    def abandon(self) -> None:
+        """In a forked child: what watches is shared with the parent, who goes on with it, and is not to be touched."""
+        self.forget()
+        self._close_between()
 
 
 def queues_of(key: int, _queues: Any = QUEUES) -> dict[int, ref[Queue]]:
@@ -197,23 +216,38 @@ def register(queue: Queue) -> None:
     queues[name] = ref(queue, drop)
 
 
+def _abandon_all() -> None:
+    for queues in list(QUEUES.values()):
+        for found in list(queues.values()):
+            queue = found()
+            if queue is not None:
+                queue.abandon()
+    QUEUES.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
+
+
 def _is_ready(fd: int, events: int) -> bool:
     poll = select.poll()
     poll.register(fd, events)
     return bool(poll.poll(0))
 
 
-def _edges(fd: int, events: int) -> Any:
-    """A descriptor that is readable when there is news; None where there is no such thing, or no descriptor left."""
+def _opened(fd: int, events: int) -> Any:
+    """An epoll that is readable when there is news; None where there is no such thing, or no descriptor left."""
+    if _epoll is None:
+        return None
     try:
-        edges = select.epoll()
-    except (AttributeError, OSError) as error:
+        between = _epoll()
+    except OSError as error:
         if not raised_here(error):
             raise
         return None
     try:
-        edges.register(fd, events | _EDGE)
+        between.register(fd, events)
     except BaseException:
-        edges.close()
+        between.close()
         raise
-    return edges
+    return between

@@ -15,8 +15,9 @@ from lowsock._ffi import lib
 from lowsock.aio._closing import close
 from lowsock.aio._incoming import HEADER, Incoming, Received
 from lowsock.aio._queue import READ, WRITE
+from lowsock.aio._trio import checkpoint, is_trio
 from lowsock.aio._turns import Turns
-from lowsock.aio._waiting import again, attempt, descriptor, is_free
+from lowsock.aio._waiting import MODULES, again, attempt, descriptor, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -119,6 +120,8 @@ class UnixStream:
 
     async def flush(self) -> None:
         """Sends the rest of a send that was cancelled; does nothing where there is none."""
+        if "trio" in MODULES and is_trio():
+            await checkpoint()
         async with self._sending:
             await self._finish()
 
@@ -128,6 +131,8 @@ class UnixStream:
         return len(self._unsent)
 
     async def _send(self, data: bytes, fds: Any, credentials: ControlMessage | None) -> None:
+        if "trio" in MODULES and is_trio():
+            await checkpoint()
         if not data:
             if fds:
                 raise ValueError("fds need a byte of data: a stream would lose them")
@@ -180,6 +185,8 @@ class UnixStream:
         """
         if checked_int("max_bytes", max_bytes, least=0) == 0:
             raise ValueError("max_bytes must be more than 0: no bytes mean the end")
+        if "trio" in MODULES and is_trio():
+            await checkpoint()
         if self._may_receive():
             try:
                 return self._incoming.pass_on(*self._arrived(max_bytes))
@@ -199,6 +206,8 @@ class UnixStream:
         does, and for bytes of several senders, where the socket asks for credentials.
         """
         size = checked_int("size", size, least=0)
+        if "trio" in MODULES and is_trio():
+            await checkpoint()
         async with self._receiving:
             await self._fill(size)
             return self._incoming.take(size)
@@ -210,6 +219,8 @@ class UnixStream:
         between the two takes nothing. Raises what `receive_exactly` raises.
         """
         size = checked_int("size", size, least=0)
+        if "trio" in MODULES and is_trio():
+            await checkpoint()
         async with self._receiving:
             await self._fill(size)
             return self._incoming.peek(size)
@@ -234,6 +245,8 @@ class UnixStream:
         Surplus descriptors are closed. Raises `BrokenStream` if the stream ends within a message, and for one that is longer
         than ``max_message``, tells more descriptors than came, or has bytes of another sender in it.
         """
+        if "trio" in MODULES and is_trio():
+            await checkpoint()
         if self._may_receive():
             try:
                 message = self._incoming.pass_message(self._max_message, *self._arrived(_AHEAD))

@@ -23,6 +23,17 @@ def running_token() -> Any:
     return lowlevel.current_trio_token()
 
 
+def is_trio() -> bool:
+    """Whether this is a task of trio, which every call of this package gives way to others in, as trio's own do."""
+    find = getattr(getattr(sys.modules.get("trio"), "lowlevel", None), "in_trio_task", None)
+    return running_token() is not None if find is None else bool(find())
+
+
+async def checkpoint() -> None:
+    """Gives way to others, or is cancelled. To be awaited before a call, when there is nothing that could be lost."""
+    await sys.modules["trio"].lowlevel.checkpoint()
+
+
 class TrioQueue(Queue):
     """A queue in a run of trio."""
 

@@ -64,7 +64,7 @@ class _FuturePlace:
 
     def call(self) -> None:
         self.called = True
-        if not self._future.done():  # cancelled, and its task does not know yet
+        if not (self._future.done() or self._future.get_loop().is_closed()):  # cancelled, and its task does not know yet
             self._future.set_result(None)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from lowsock._calling import MSG_DONTWAIT, MSG_ERRQUEUE, ZERO, checked_int, fail, iterated, raised_inside, target
 from lowsock.aio._asyncio import LoopQueue, running_loop
 from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Place, Queue, key_of, register
-from lowsock.aio._trio import TrioQueue, running_token
+from lowsock.aio._trio import TrioQueue, checkpoint, is_trio, running_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _Socket = socket.socket
 _waited_for = QUEUES.get
+MODULES = sys.modules
 _LONGEST = 86400.0  # seconds: uvloop takes no infinity
 
 
@@ -64,6 +66,8 @@ async def attempt(sock: Socket, direction: int, call: Callable[[], T], deadline:
     ``call`` is of this package, no `functools.partial`: that is Python code on PyPy, so the error would seem to come from a
     signal handler.
     """
+    if "trio" in MODULES and is_trio():
+        await checkpoint()
     if is_free(sock, direction):
         try:
             return call()
@@ -84,6 +88,8 @@ async def stand(sock: Socket, direction: int, call: Callable[[], T], deadline: f
     place = Place()
     try:
         queue.enter(place)
+        if descriptor(sock) != queue.fd:  # another thread closed it before it could see us
+            fail(-errno.EBADF)
         while True:
             first = queue.is_first(place)
             seconds = None if deadline is None else min(max(deadline - time.monotonic(), 0), _LONGEST)

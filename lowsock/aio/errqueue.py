@@ -11,6 +11,7 @@ from lowsock import errqueue
 from lowsock._calling import checked_seconds, fail
 from lowsock._errqueue import LIMIT
 from lowsock.aio._queue import ERROR
+from lowsock.aio._trio import checkpoint, is_trio
 from lowsock.aio._waiting import attempt, descriptor
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ __all__ = ["read", "wait"]
 async def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
     """As `lowsock.errqueue.read`: empties the error queue, and never waits. See recvmsg(2), MSG_ERRQUEUE."""
     descriptor(sock)
+    if is_trio():
+        await checkpoint()
     return errqueue.read(sock, limit)
 
 

@@ -11,6 +11,7 @@ from lowsock import udp
 from lowsock._calling import checked_seconds, fail
 from lowsock._errqueue import LIMIT
 from lowsock.aio._queue import ERROR, READ, WRITE
+from lowsock.aio._trio import checkpoint, is_trio
 from lowsock.aio._waiting import attempt, checked_flags, descriptor, kept
 
 if TYPE_CHECKING:
@@ -160,6 +161,8 @@ class Endpoint:
     async def read_errors(self, limit: int = LIMIT) -> list[Event]:
         """The events of the error queue, the oldest first, at most ``limit``; it never waits. To wait for them there is
         `lowsock.aio.errqueue.wait`. See recvmsg(2), MSG_ERRQUEUE."""
+        if is_trio():
+            await checkpoint()
         return self._endpoint.read_errors(limit)
 
     # ---- the end ----
@@ -170,6 +173,8 @@ class Endpoint:
         is cancelled, nothing is closed yet."""
         sender = self._endpoint._zerocopy
         if sender is None:
+            if is_trio():
+                await checkpoint()
             return
         seconds = checked_seconds("timeout", timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
