@@ -45,10 +45,10 @@ class SendBatch(Reused):
     anew. ``len()`` tells how many messages wait to be sent.
 
     A batch is for one user at a time: a `send` while another is in its system call is a `RuntimeError`. A signal handler may
-    use the batch in the middle of any call: what it clears or sends itself is not sent again, what it adds is kept, and waits
-    for the next `send` if it came into one; a `send` returns the number of those that it sent itself. After a fork, a batch that another thread was
-    in a call with stays in use in the child: make a new one there. `close`, or the end of a ``with`` statement, lets go of
-    the memory and is final: everything else raises `ValueError` from then on. See sendmmsg(2).
+    use the batch in the middle of any call: what it clears or sends itself is not sent again, what it adds is kept. A `send`
+    that it came into leaves that to the next one, and returns the number of those that it sent itself. After a fork, a batch
+    that another thread was in a call with stays in use in the child: make a new one there. `close`, or the end of a ``with``
+    statement, lets go of the memory and is final: everything else raises `ValueError` from then on. See sendmmsg(2).
     """
 
     __slots__ = ("_filling",)
