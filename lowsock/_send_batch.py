@@ -45,10 +45,10 @@ class SendBatch(Reused):
     anew. ``len()`` tells how many messages wait to be sent.
 
     A batch is for one user at a time: a `send` while another is in its system call is a `RuntimeError`. A signal handler may
-    use the batch in the middle of a `send`: what it clears or sends itself is not sent again, what it adds waits for the
-    next `send`, and a `send` returns the number of those that it sent itself. After a fork, a batch that another thread was
-    in a call with stays in use in the child: make a new one there. `close`, or the end of a ``with`` statement, lets go of
-    the memory and is final: everything else raises `ValueError` from then on. See sendmmsg(2).
+    use the batch in the middle of any call: what it clears or sends itself is not sent again, what it adds is kept. A `send`
+    that it came into leaves that to the next one, and returns the number of those that it sent itself. After a fork, a batch
+    that another thread was in a call with stays in use in the child: make a new one there. `close`, or the end of a ``with``
+    statement, lets go of the memory and is final: everything else raises `ValueError` from then on. See sendmmsg(2).
     """
 
     __slots__ = ("_filling",)
@@ -104,7 +104,7 @@ class SendBatch(Reused):
         if address is not None:
             own = [box.beside(piece, NO_CONTROL, address) for piece in own]
         while True:
-            filling = self._find_room(box, len(own), max(sizes)) if address is not None else self._filling
+            filling = self._filling
             filling.sizes.update(sizes)
             added = filling.pieces
             added += own
