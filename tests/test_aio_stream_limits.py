@@ -2,31 +2,16 @@
 """aio.UnixStream: peers that send too much or go away, a table that is full, and bad input."""
 
 import errno
-import os
-import resource
 import socket
 import sys
-from contextlib import contextmanager
 
 import pytest
+from owning import free_descriptors
 
 from lowsock import aio, constants
 
 MOST = 253  # SCM_MAX_FD
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what the kernel does is Linux's")
-
-
-@contextmanager
-def free_descriptors(count):
-    """No more than so many descriptors can be opened meanwhile."""
-    lowest = os.dup(0)
-    os.close(lowest)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + count, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # ---- bad days ----
