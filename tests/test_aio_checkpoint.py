@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every awaitable call is a checkpoint of trio: it gives way to others and can be cancelled, before it has done anything."""
 
+import asyncio
 import importlib
 import socket
 
@@ -130,3 +131,53 @@ def test_what_is_sent_is_what_was_given(pair, monkeypatch):
     monkeypatch.setattr(_calls, "checkpoint", checkpoint)
     assert trio.run(aio.sendmsg, pair[0], given) == 2
     assert pair[1].recv(9) == b"ab"
+
+
+# ---- trio in company ----
+
+
+def test_both_loops_wait_where_trio_is_a_guest_of_asyncio(pair):
+    a, b = pair
+
+    async def as_guest():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(aio.send1msg, b, b"question")
+            return (await aio.recv1msg(a))[0]
+
+    async def as_host():
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            as_guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=ended.set_result,
+            host_uses_signal_set_wakeup_fd=True,
+        )
+        waiting = asyncio.ensure_future(aio.recv1msg(b))
+        question = (await ended).unwrap()
+        await aio.send1msg(a, b"answer")
+        return question, (await waiting)[0]
+
+    assert asyncio.run(as_host()) == (b"question", b"answer")
+
+
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_anyio_cancels_and_groups_calls(pair, name):
+    anyio = pytest.importorskip("anyio", reason="anyio is not installed")
+    a, b = pair
+    received = []
+
+    async def receive():
+        received.append((await aio.recv1msg(a))[0])
+
+    async def main():
+        with anyio.move_on_after(0.001) as scope:
+            await receive()
+        async with anyio.create_task_group() as group:
+            group.start_soon(receive)
+            group.start_soon(receive)
+            await aio.sendmmsg(b, [([b"0"],), ([b"1"],)])
+        return scope.cancel_called
+
+    assert anyio.run(main, backend=name)
+    assert received == [b"0", b"1"]

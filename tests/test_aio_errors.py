@@ -2,12 +2,16 @@
 """A socket with an error, or with an error queue that is not empty, is waited for as any other, whatever a loop makes of
 POLLERR: libuv ends a watch for good."""
 
+import asyncio
 import errno
+import os
 import select
 import socket
 import sys
+import time
 
 import pytest
+from owning import free_descriptors
 from waiting import fill, receive, waiting
 
 from lowsock import aio, cmsg, errqueue
@@ -115,3 +119,40 @@ def test_a_socket_closed_in_the_turn_in_which_a_wait_began_ends_no_loop(backend)
     with b:
         told = backend.run(main)
     assert told == "cancelled" or told.errno == errno.EBADF  # trio's may have begun later
+
+
+def test_data_comes_where_no_descriptor_is_left_to_wait_with(backend, sock):
+    """It is looked for again and again, then."""
+
+    async def main():
+        with free_descriptors(0):
+            (task,) = await waiting(backend, sock, 1)
+            sock.sendto(b"data", sock.getsockname())
+            return await task.outcome()
+
+    assert backend.run(main) == b"data"
+
+
+def test_a_number_that_is_another_sockets_leaves_no_spin_on_uvloop(dgram, libuv_ready):
+    """The old socket is still open under another number, so an epoll that had it itself would go on telling of it."""
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+    old, peer = dgram
+
+    async def main():
+        number = old.fileno()
+        with socket.socket(fileno=os.dup(number)), socket.socket(type=socket.SOCK_DGRAM) as new:
+            task = asyncio.ensure_future(receive(number))
+            await asyncio.sleep(0)
+            os.dup2(new.fileno(), number, inheritable=False)
+            peer.send(b"data")
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await task
+            begun = time.process_time()
+            await asyncio.sleep(0.1)  # not to wait for anything: for a spin to use up
+            return time.process_time() - begun
+
+    loop = uvloop.new_event_loop()
+    try:
+        assert loop.run_until_complete(main()) < 0.05
+    finally:
+        loop.close()

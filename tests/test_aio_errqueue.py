@@ -67,7 +67,7 @@ async def receive(sock):
 
 
 def test_a_signature_is_that_of_the_blocking_function():
-    for name in awaitable.__all__:
+    for name in ("read", "wait"):
         ours, theirs = (inspect.signature(getattr(module, name)) for module in (awaitable, errqueue))
         assert ours == theirs
         assert inspect.iscoroutinefunction(getattr(awaitable, name))

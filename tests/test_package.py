@@ -27,7 +27,7 @@ LAYERS = (
     ("_probing",),
     ("_loopback",),
     ("aio", "aio.errqueue", "aio.udp"),
-    ("aio._streams",),
+    ("aio._streams", "aio._zerocopy"),
     ("aio._batches", "aio._calls", "aio._closing", "aio._datagrams", "aio._incoming", "aio._turns"),
     ("aio._datagram_transport",),
     ("aio._datagram_sender",),

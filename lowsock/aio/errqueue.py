@@ -13,12 +13,13 @@ from lowsock._errqueue import LIMIT
 from lowsock.aio._queue import ERROR
 from lowsock.aio._trio import checkpoint, is_trio
 from lowsock.aio._waiting import attempt, descriptor
+from lowsock.aio._zerocopy import ZeroCopySender
 
 if TYPE_CHECKING:
     from lowsock._types import Socket
     from lowsock.errqueue import Event
 
-__all__ = ["read", "wait"]
+__all__ = ["ZeroCopySender", "read", "wait"]
 
 
 async def read(sock: Socket, limit: int = LIMIT) -> list[Event]:

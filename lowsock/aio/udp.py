@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import errno
-import time
 from typing import TYPE_CHECKING, Any
 
 from lowsock import udp
-from lowsock._calling import checked_seconds, fail
 from lowsock._errqueue import LIMIT
-from lowsock.aio._queue import ERROR, READ, WRITE
+from lowsock.aio._queue import READ, WRITE
 from lowsock.aio._trio import checkpoint, is_trio
 from lowsock.aio._waiting import attempt, checked_flags, descriptor, kept
+from lowsock.aio._zerocopy import finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -176,15 +174,7 @@ class Endpoint:
             if is_trio():
                 await checkpoint()
             return
-        seconds = checked_seconds("timeout", timeout)
-        deadline = None if seconds is None else time.monotonic() + seconds
-
-        def look() -> None:
-            if not sender._is_done() and (deadline is None or time.monotonic() < deadline):
-                fail(-errno.EAGAIN)
-
-        await attempt(self._sock, ERROR, look, deadline)
-        sender.close(0)
+        await finish(self._sock, sender, timeout)
 
     async def __aenter__(self) -> Self:
         return self
