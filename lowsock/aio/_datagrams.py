@@ -63,7 +63,7 @@ async def create_datagram_endpoint(
     loop = _running_loop()
     asked = {"ecn": ecn, "local": local, "timestamps": timestamps, "errors": errors}
     default = None if default_ecn is None else checked_int("default_ecn", default_ecn, least=0, most=3)
-    address = None
+    address, given = None, sock is not None
     if sock is not None:
         modifiers = {
             "local_addr": local_addr, "remote_addr": remote_addr, "family": family, "proto": proto, "flags": flags,
@@ -82,7 +82,8 @@ async def create_datagram_endpoint(
         protocol = protocol_factory()
         transport = DatagramTransport(loop, sock, protocol, _carrier(sock, protocol, asked, gso, gro), address)
     except BaseException:
-        sock.close()
+        if not given:
+            sock.close()
         raise
     await _begun(loop, transport, protocol)
     return transport, protocol
