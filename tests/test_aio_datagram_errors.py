@@ -148,6 +148,20 @@ def test_a_factory_that_raises_leaves_nothing(asyncio_loop):
     asyncio_loop.run(main, aio.create_datagram_endpoint)
 
 
+async def factory_raises(make, _):
+    def factory():
+        raise LookupError("no protocol")
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        with pytest.raises(LookupError):
+            await make(factory, sock=sock)
+        return sock.fileno() >= 0
+
+
+def test_a_socket_that_was_given_stays_its_owners_if_there_is_no_endpoint(alike):
+    assert alike(factory_raises, but=["uvloop"])  # whose own leaves a transport
+
+
 def test_it_takes_a_running_loop(recorder):
     coroutine = create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0))
     with pytest.raises(RuntimeError, match="running asyncio loop"):

@@ -212,3 +212,98 @@ def test_a_slow_link_makes_the_protocol_pause_and_loses_nothing(asyncio_loop, re
             assert protocol.log == [("made",), ("pause",), ("resume",), ("lost", None)]
 
     asyncio_loop.run(main)
+
+
+# ---- what a protocol does in error_received ----
+
+
+TOO_LONG = bytes(70_000)
+
+
+def failing(recorder):
+    class Failing(recorder):
+        def error_received(self, exc):
+            super().error_received(exc)
+            raise LookupError("error_received")
+
+    return Failing
+
+
+@pytest.mark.parametrize("method", ["close", "abort"])
+def test_a_protocol_that_raises_at_the_last_datagram_hears_of_the_end_all_the_same(asyncio_loop, recorder, method):
+    """And whoever ends the connection does not hear of its exception: the loop does."""
+
+    async def main():
+        transport, protocol, peer = await connected(failing(recorder))
+        with peer:
+            for data in (TOO_LONG, b"between", TOO_LONG):
+                transport.sendto(data)
+            getattr(transport, method)()
+            await protocol.has("lost")
+            assert protocol.told("error") == [OSError] * 2
+            assert peer.recv(10) == b"between"
+
+    asyncio_loop.run(main)
+    assert [type(context["exception"]) for context in asyncio_loop.failures] == [LookupError] * 2
+    asyncio_loop.failures.clear()
+
+
+def test_a_protocol_that_raises_while_there_is_no_room_gets_no_stuck_transport(asyncio_loop, recorder, tmp_path):
+    """What waits is tried again by a timer then: an exception must not be the end of that."""
+
+    async def main():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(str(tmp_path / "other"))
+            other.setblocking(False)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as full:
+                full.bind(str(tmp_path / "full"))
+                transport, protocol = await aio.create_datagram_endpoint(
+                    failing(recorder), local_addr=str(tmp_path / "own"), family=socket.AF_UNIX
+                )
+                while not transport.get_write_buffer_size():
+                    transport.sendto(b"data", str(tmp_path / "full"))
+                    await asyncio.sleep(0)
+                transport.sendto(b"to another", str(tmp_path / "other"))
+                await protocol.until(lambda: transport._timer is not None)
+            await protocol.until(lambda: not transport.get_write_buffer_size())
+            assert other.recv(20) == b"to another"
+            await protocol.closed()
+
+    asyncio_loop.run(main)
+    assert {type(context["exception"]) for context in asyncio_loop.failures} == {LookupError}
+    asyncio_loop.failures.clear()
+
+
+def test_a_protocol_that_sends_again_what_is_refused_does_not_starve_the_loop(asyncio_loop, recorder):
+    class Stubborn(recorder):
+        def error_received(self, exc):
+            super().error_received(exc)
+            self.transport.sendto(TOO_LONG)
+
+    async def main():
+        transport, protocol, peer = await connected(Stubborn)
+        with peer:
+            transport.sendto(TOO_LONG)
+            for _ in range(20):
+                before = len(protocol.told("error"))
+                await asyncio.sleep(0)
+                assert len(protocol.told("error")) - before <= 2
+            await protocol.has("error", 5)
+            transport.abort()
+            await protocol.has("lost")
+
+    asyncio_loop.run(main)
+
+
+def test_empty_datagrams_do_not_pile_up_without_bound(asyncio_loop, recorder):
+    async def main():
+        transport, protocol, peer = await connected(recorder)
+        with peer:
+            for _ in range(280_000):
+                transport.sendto(b"")
+            assert 0 < transport.get_write_buffer_size() <= 2**18
+            assert len(transport._queue) <= 2**18
+            transport.abort()
+            await protocol.has("lost")
+
+    asyncio_loop.run(main)

@@ -6,7 +6,7 @@ import os
 import socket
 
 import pytest
-from datagram_loops import Watched, connected
+from datagram_loops import Watched, connected, readable, sending_to
 
 from lowsock import aio, cmsg, udp
 
@@ -75,6 +75,28 @@ def test_answers_leave_together_before_the_turn_ends(asyncio_loop, recorder):
             assert [peer.recv(100) for _ in range(40)] == [b"%04d" % i for i in range(40)]
         if transport.get_extra_info("endpoint").gro:
             assert watched.calls == [("run", 40)]
+        await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+def test_an_answer_with_ecn_is_not_overtaken_by_one_without(asyncio_loop, recorder):
+    """The first answer to a datagram that came alone is sent at once, but not before what waits."""
+
+    class Answering(recorder):
+        def datagram_received(self, data, addr):
+            self.transport.sendto(b"1", addr, ecn=1)
+            self.transport.sendto(b"2", addr)
+            self.transport.sendto(b"34", addr, segment_size=1)
+            self.transport.sendto(b"5", addr)
+
+    async def main():
+        transport, protocol = await aio.create_datagram_endpoint(Answering, local_addr=("127.0.0.1", 0))
+        with sending_to(transport) as peer:
+            for _ in range(5):
+                peer.send(b"ask")
+                await protocol.until(lambda: readable(peer))
+                assert [peer.recv(10) for _ in range(5)] == [b"1", b"2", b"3", b"4", b"5"]
         await protocol.closed()
 
     asyncio_loop.run(main)
@@ -227,6 +249,20 @@ def test_wrong_arguments_raise_and_nothing_is_lost(asyncio_loop, recorder, given
             transport.sendto(b"wrong", **{"addr": mine, **given})
         transport.sendto(b"after", mine)
         assert await protocol.has("data", 2) == [b"before", b"after"]
+        await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
+def test_an_address_that_is_equal_to_the_last_one_is_the_last_one(asyncio_loop, recorder):
+    """Whatever its types are: nothing that the kernel's door refuses gets that far."""
+
+    async def main():
+        transport, protocol = await aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0))
+        host, port = transport.get_extra_info("sockname")
+        for address in ((host, port), (host, float(port)), (host, port)):
+            transport.sendto(b"data", address)
+        assert await protocol.has("data", 3) == [b"data"] * 3
         await protocol.closed()
 
     asyncio_loop.run(main)

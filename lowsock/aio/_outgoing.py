@@ -96,34 +96,38 @@ class Outgoing:
         """One call; returns how many datagrams of the queue went."""
         queue, most = self.queue, self._most
         if len(queue) > 1 and most > 1:
-            items = self._flying = [*queue] if len(queue) <= most else [*islice(queue, most)]
-            sent = self._send_several(items)
+            items = [*queue] if len(queue) <= most else [*islice(queue, most)]
+            sent = self._send_marked(items) if self.marked else self._send_plain(items)
+        elif len(queue[0]) > 2:
+            sent = self._send_marked([queue[0]])
         else:
-            items = self._flying = [queue[0]]
-            sent = self._send_marked(items) if len(queue[0]) > 2 else self._carrier.one(*queue[0])
+            self._flying = (queue[0],)
+            sent = self._carrier.one(*queue[0])
         if most < _MOST:
             self._most = 2 * most
         return self._drop(sent)
 
-    def _send_several(self, items: list[Any]) -> int:
-        if self.marked:
-            return self._send_marked(items)
+    def _send_plain(self, items: list[Any]) -> int:
         pieces, addresses = zip(*items)
         if len({*map(len, pieces)}) == 1 and len({*map(id, addresses)}) == 1 and pieces[0]:
+            self._flying = items
             return self._carrier.run(pieces, addresses[0])
-        count = _run(items, 0)
-        if count >= _JOINED:
-            return self._carrier.run(pieces[:count], addresses[0])
-        return self._carrier.many(items[: _unlike(items, count)])
+        return self._send_first(items, _run(items, 0))
 
     def _send_marked(self, items: list[Any]) -> int:
         count = _run(items, 0)
-        pieces = [item[0] for item in items[:count]]
-        if len(items[0]) > 2:
-            return self._carrier.beside(pieces, *items[0][1:])
+        if len(items[0]) == 2:
+            return self._send_first(items, count)
+        self._flying = items[:count]
+        return self._carrier.beside([item[0] for item in self._flying], *items[0][1:])
+
+    def _send_first(self, items: list[Any], count: int) -> int:
+        """The first run; if it is short, with what else goes side by side."""
         if count >= _JOINED:
-            return self._carrier.run(pieces, items[0][1])
-        return self._carrier.many(items[: _unlike(items, count)])
+            self._flying = items[:count]
+            return self._carrier.run([item[0] for item in self._flying], items[0][1])
+        pairs = self._flying = items[: _unlike(items, count)]
+        return self._carrier.many(pairs)
 
 
 def _unlike(items: list[Any], end: int) -> int:
