@@ -2,11 +2,13 @@
 """A kernel that refuses a datagram or has no room for it: the others go, once and in order."""
 
 import asyncio
+import errno
 import random
 import socket
 import subprocess
 
 import pytest
+from batching import force_room
 from datagram_loops import Watched, connected, of_lowsock
 
 from lowsock import aio
@@ -67,6 +69,28 @@ def test_a_protocol_may_do_anything_when_it_hears_of_an_error(asyncio_loop, reco
     asyncio_loop.run(main)
     assert [type(context["exception"]) for context in asyncio_loop.failures] == [LookupError] * (reaction is Reacting.fail)
     asyncio_loop.failures.clear()
+
+
+@pytest.mark.parametrize("given", [{}, {"ecn": 1}, {"segment_size": 60_000, "ecn": 1}], ids=str)
+def test_each_of_a_run_that_is_too_long_is_told_and_the_others_go(asyncio_loop, recorder, given):
+    """No segment can be as long, so offload must not be asked for it."""
+
+    async def main():
+        transport, protocol, peer = await connected(recorder)
+        with peer:
+            force_room(peer)
+            transport.sendto(b"before")
+            for _ in range(5):
+                transport.sendto(bytes(70_000), **{**given, "segment_size": given.get("segment_size")})
+            transport.sendto(b"after")
+            await protocol.until(lambda: not transport.get_write_buffer_size())
+            assert not transport.is_closing()
+            cut = [60_000, 10_000] * 5 if "segment_size" in given else []
+            assert [len(peer.recv(2**16)) for _ in range(2 + len(cut))] == [6, *cut, 5]
+            assert protocol.log[1:] == [("error", OSError, errno.EMSGSIZE)] * (0 if cut else 5)
+            await protocol.closed()
+
+    asyncio_loop.run(main)
 
 
 def test_a_protocol_that_cannot_pause_is_told_to_the_loop(asyncio_loop, recorder):

@@ -22,6 +22,8 @@ def alike(pieces):
 class Kernel:
     """A carrier that does what it is told: takes so many datagrams, has no room, or refuses."""
 
+    joined = 3
+
     def __init__(self, answers):
         self.answers, self.taken, self.calls = list(answers), [], []
 
@@ -99,6 +101,8 @@ def test_each_datagram_goes_once_and_in_order_or_is_refused_by_name(items, answe
         ([(1, A, None), (1, B, None)] * 8, [("many", 16)]),
         ([(1, A, None), (1, B, None)] * 4 + [(1, A, None)] * 8, [("many", 8), ("run", 8)]),
         ([(0, A, None)] * 4, [("many", 4)]),
+        ([(1, A, None), (1, A, None), (1, B, None)] * 2, [("many", 6)]),
+        ([(1, A, None), (1, A, None), (1, A, None), (1, B, None)] * 2, [("run", 3), ("one", 1)] * 2),
         ([(1, A, (1, None))] * 5, [("beside", 5)]),
         ([(1, A, (1, None))] * 5 + [(1, A, (2, None))] * 5, [("beside", 5), ("beside", 5)]),
         ([(1, A, None)] * 5 + [(1, A, (2, None))] * 5 + [(1, A, None)], [("run", 5), ("beside", 5), ("one", 1)]),
@@ -157,3 +161,12 @@ def test_what_is_no_error_of_the_kernel_is_a_failure():
     put(out, [(1, A, None)])
     assert out.flush()
     assert [type(error) for error in failures] == [LookupError]
+
+
+def test_where_there_is_no_offload_nothing_is_gained_by_runs():
+    kernel = Kernel([])
+    kernel.joined = 1 << 30
+    out = Outgoing(kernel, pytest.fail, pytest.fail)
+    put(out, [(1, A, None), (1, A, None), (1, A, None), (1, B, None)] * 3)
+    assert out.flush()
+    assert kernel.calls == [("many", 12)]

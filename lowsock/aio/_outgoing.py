@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from lowsock.aio._carriers import Carrier
 
-_JOINED = 3  # datagrams in a row that offload pays for
 _MOST = 1024  # datagrams of one call
 
 
@@ -24,7 +23,19 @@ class Outgoing:
     Items are ``(data, address)``, or ``(data, address, (ecn, source))`` of which `marked` counts how many there are.
     """
 
-    __slots__ = ("_carrier", "_fail", "_flying", "_most", "_refused", "marked", "queue", "sending", "size")
+    __slots__ = (
+        "_alike",
+        "_carrier",
+        "_fail",
+        "_flying",
+        "_joined",
+        "_most",
+        "_refused",
+        "marked",
+        "queue",
+        "sending",
+        "size",
+    )
 
     def __init__(self, carrier: Carrier, refused: Callable[[OSError], None], fail: Callable[[BaseException], None]) -> None:
         self._carrier, self._refused, self._fail = carrier, refused, fail
@@ -32,8 +43,9 @@ class Outgoing:
         self.size = 0  # bytes; an empty datagram counts as one, or nothing would bound how many there are
         self.marked = 0
         self.sending = False  # in `flush`
+        self._alike = True  # whether all may go to one address and have one size
         self._flying: Sequence[Any] = ()  # what a call got that has not answered for it
-        self._most = _MOST
+        self._most, self._joined = _MOST, carrier.joined
 
     def flush(self) -> bool:
         """Sends what is in the queue now; False if the kernel has no room. What it refuses is told to ``refused``, and the
@@ -44,7 +56,7 @@ class Outgoing:
         if self._flying:
             self._settle()
         queue, left = self.queue, len(self.queue)
-        self.sending = True
+        self.sending = self._alike = True
         try:
             while queue and left > 0:
                 try:
@@ -108,10 +120,12 @@ class Outgoing:
         return self._drop(sent)
 
     def _send_plain(self, items: list[Any]) -> int:
-        pieces, addresses = zip(*items)
-        if len({*map(len, pieces)}) == 1 and len({*map(id, addresses)}) == 1 and pieces[0]:
-            self._flying = items
-            return self._carrier.run(pieces, addresses[0])
+        if self._alike:  # as most are: seen at once
+            pieces, addresses = zip(*items)
+            if len({*map(len, pieces)}) == 1 and len({*map(id, addresses)}) == 1 and pieces[0]:
+                self._flying = items
+                return self._carrier.run(pieces, addresses[0])
+            self._alike = False
         return self._send_first(items, _run(items, 0))
 
     def _send_marked(self, items: list[Any]) -> int:
@@ -123,21 +137,20 @@ class Outgoing:
 
     def _send_first(self, items: list[Any], count: int) -> int:
         """The first run; if it is short, with what else goes side by side."""
-        if count >= _JOINED:
+        if count >= self._joined:
             self._flying = items[:count]
             return self._carrier.run([item[0] for item in self._flying], items[0][1])
-        pairs = self._flying = items[: _unlike(items, count)]
-        return self._carrier.many(pairs)
+        pairs = self._flying = items[: self._unlike(items, count)]
+        return self._carrier.many(pairs) if len(pairs) > 1 else self._carrier.one(*pairs[0])
 
-
-def _unlike(items: list[Any], end: int) -> int:
-    """Where datagrams end that are better sent side by side, the first of them before ``end``."""
-    while end < len(items) and len(items[end]) == 2:
-        count = _run(items, end)
-        if count >= _JOINED:
-            break
-        end += count
-    return end
+    def _unlike(self, items: list[Any], end: int) -> int:
+        """Where datagrams end that are better sent side by side, the first of them before ``end``."""
+        while end < len(items) and len(items[end]) == 2:
+            count = _run(items, end)
+            if count >= self._joined:
+                break
+            end += count
+        return end
 
 
 def _run(items: list[Any], at: int) -> int:
