@@ -66,7 +66,7 @@ def test_a_protocol_pauses_at_the_mark_and_goes_on_when_there_is_room(alike, end
     """``close`` sends first what waits, ``abort`` drops it."""
     act = {"pass": lambda _: None, "close": lambda t: t.close(), "abort": lambda t: t.abort()}[end]
     but = ["uvloop"] if end == "abort" else []  # it goes on sending
-    but += ["asyncio"] if sys.version_info[:2] == (3, 13) else []  # it counts wrong: CPython's gh-127529
+    but += ["asyncio"] if sys.version_info[:2] == (3, 13) else []  # it counts wrong: CPython's gh-135444
     log, full, whole, less = alike(filled, 100, act, but=but)
     assert full
     assert log[:2] == [("made",), ("pause",)]
