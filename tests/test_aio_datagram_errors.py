@@ -98,6 +98,8 @@ STREAM = object()
         ({"local_addr": "127.0.0.1"}, (TypeError,)),
         ({"local_addr": ("127.0.0.1", 0, 0)}, (TypeError,)),
         ({"remote_addr": ("127.0.0.1",)}, (TypeError,)),
+        ({"local_addr": ("127.0.0.1", 70_000)}, (OverflowError,)),
+        ({"remote_addr": ("::1", -1)}, (OverflowError,)),
         ({"local_addr": ("192.0.2.1", 0)}, (OSError,)),
         ({"local_addr": ("no such host.invalid", 1)}, (OSError,)),
         ({"local_addr": ("127.0.0.1", 0), "remote_addr": ("::1", 9)}, (ValueError, OSError)),

@@ -158,6 +158,8 @@ async def _resolved(loop: asyncio.AbstractEventLoop, name: str, address: Any, fa
     if not isinstance(address, tuple) or len(address) != 2:
         raise TypeError(f"{name} must be a tuple (host, port), not {address!r:.80}")
     host, port = address
+    if isinstance(port, int) and not 0 <= port <= 0xFFFF:  # getaddrinfo(3) would take its lower half
+        raise OverflowError(f"{name} port must be 0 to 65535, not {port}")
     kind = socket.SOCK_DGRAM
     try:  # a numeric one at once; the loop would ask a thread
         return socket.getaddrinfo(host, port, family, kind, proto, flags | _NUMERIC)
