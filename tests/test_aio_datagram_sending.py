@@ -3,41 +3,14 @@
 
 import asyncio
 import os
-import random
 import socket
-import subprocess
 
 import pytest
+from datagram_loops import Watched, connected, readable, sending_to
 
 from lowsock import aio, cmsg, udp
 
 # ---- on the kernel ----
-
-
-class Watched:
-    """The calls that a transport's carrier got, which go through."""
-
-    def __init__(self, transport):
-        self.calls = []
-        carrier = transport._carrier
-        for name in ("one", "run", "many", "beside"):
-            setattr(carrier, name, self._watched(name, getattr(carrier, name)))
-
-    def _watched(self, name, call):
-        def watched(first, *rest):
-            self.calls.append((name, 1 if name == "one" else len(first)))
-            return call(first, *rest)
-
-        return watched
-
-
-async def connected(recorder, **options):
-    """A transport connected to a blocking socket with a timeout; the protocol, and the socket."""
-    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    peer.bind(("127.0.0.1", 0))
-    peer.settimeout(20)
-    transport, protocol = await aio.create_datagram_endpoint(recorder, remote_addr=peer.getsockname(), **options)
-    return transport, protocol, peer
 
 
 def test_datagrams_of_one_turn_leave_together(asyncio_loop, recorder):
@@ -107,6 +80,28 @@ def test_answers_leave_together_before_the_turn_ends(asyncio_loop, recorder):
     asyncio_loop.run(main)
 
 
+def test_an_answer_with_ecn_is_not_overtaken_by_one_without(asyncio_loop, recorder):
+    """The first answer to a datagram that came alone is sent at once, but not before what waits."""
+
+    class Answering(recorder):
+        def datagram_received(self, data, addr):
+            self.transport.sendto(b"1", addr, ecn=1)
+            self.transport.sendto(b"2", addr)
+            self.transport.sendto(b"34", addr, segment_size=1)
+            self.transport.sendto(b"5", addr)
+
+    async def main():
+        transport, protocol = await aio.create_datagram_endpoint(Answering, local_addr=("127.0.0.1", 0))
+        with sending_to(transport) as peer:
+            for _ in range(5):
+                peer.send(b"ask")
+                await protocol.until(lambda: readable(peer))
+                assert [peer.recv(10) for _ in range(5)] == [b"1", b"2", b"3", b"4", b"5"]
+        await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
 def test_a_turn_does_not_pile_up_without_bound(asyncio_loop, recorder):
     async def main():
         transport, protocol, peer = await connected(recorder)
@@ -152,11 +147,6 @@ def test_close_and_abort_send_what_the_kernel_takes(asyncio_loop, recorder):
 
 
 # ---- what UDP sockets can do beside ----
-
-
-@pytest.fixture(params=["127.0.0.1", "::1"])
-def host(request, ipv6):
-    return request.param
 
 
 def test_a_datagram_may_have_ecn_and_a_source(asyncio_loop, recorder, host):
@@ -264,6 +254,20 @@ def test_wrong_arguments_raise_and_nothing_is_lost(asyncio_loop, recorder, given
     asyncio_loop.run(main)
 
 
+def test_an_address_that_is_equal_to_the_last_one_is_the_last_one(asyncio_loop, recorder):
+    """Whatever its types are: nothing that the kernel's door refuses gets that far."""
+
+    async def main():
+        transport, protocol = await aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0))
+        host, port = transport.get_extra_info("sockname")
+        for address in ((host, port), (host, float(port)), (host, port)):
+            transport.sendto(b"data", address)
+        assert await protocol.has("data", 3) == [b"data"] * 3
+        await protocol.closed()
+
+    asyncio_loop.run(main)
+
+
 def test_unix_sockets_have_no_ecn(asyncio_loop, recorder):
     async def main():
         sock, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -284,207 +288,5 @@ def test_a_unix_endpoint_cannot_be_asked_for_them(asyncio_loop, recorder, option
         sock, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with peer, sock, pytest.raises(ValueError, match="UDP"):
             await aio.create_datagram_endpoint(recorder, sock=sock, **options)
-
-    asyncio_loop.run(main)
-
-
-# ---- errors ----
-
-
-class Reacting:
-    """What a protocol may do in ``error_received``."""
-
-    @staticmethod
-    def send(transport):
-        transport.sendto(b"sent in error_received")
-
-    @staticmethod
-    def close(transport):
-        transport.close()
-
-    @staticmethod
-    def abort(transport):
-        transport.abort()
-
-    @staticmethod
-    def fail(transport):
-        raise LookupError("error_received")
-
-
-@pytest.mark.parametrize(
-    ("reaction", "found"),
-    [
-        (Reacting.send, [b"1", b"2", b"3", b"4", b"sent in error_received"]),
-        (Reacting.close, [b"1", b"2", b"3", b"4"]),
-        (Reacting.abort, [b"1", b"2"]),
-        (Reacting.fail, [b"1", b"2", b"3", b"4"]),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_a_protocol_may_do_anything_when_it_hears_of_an_error(asyncio_loop, recorder, reaction, found):
-    class Protocol(recorder):
-        def error_received(self, exc):
-            super().error_received(exc)
-            reaction(self.transport)
-
-    async def main():
-        transport, protocol, peer = await connected(Protocol)
-        with peer:
-            for data in (b"1", b"2", bytes(70_000), b"3", b"4"):
-                transport.sendto(data)
-            await protocol.has("error")
-            await asyncio.sleep(0)
-            await protocol.closed()
-            assert [peer.recv(100) for _ in found] == found
-            peer.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                peer.recv(100)
-        assert protocol.told("error") == [OSError]
-
-    asyncio_loop.run(main)
-    assert [type(context["exception"]) for context in asyncio_loop.failures] == [LookupError] * (reaction is Reacting.fail)
-    asyncio_loop.failures.clear()
-
-
-def test_a_protocol_that_cannot_pause_is_told_to_the_loop(asyncio_loop, recorder):
-    class Protocol(recorder):
-        def pause_writing(self):
-            raise LookupError("pause_writing")
-
-    async def main():
-        sock, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        with peer:
-            transport, protocol = await aio.create_datagram_endpoint(Protocol, sock=sock)
-            transport.set_write_buffer_limits(0)
-            while not asyncio_loop.failures:
-                transport.sendto(b"data")
-                await asyncio.sleep(0)
-            transport.abort()
-            await protocol.has("lost")
-        assert [type(context["exception"]) for context in asyncio_loop.failures] == [LookupError]
-        asyncio_loop.failures.clear()
-
-    asyncio_loop.run(main)
-
-
-def test_what_should_not_be_ends_the_connection(asyncio_loop, recorder):
-    async def main():
-        transport, protocol, peer = await connected(recorder)
-
-        def broken(*_):
-            raise LookupError("broken")
-
-        transport._carrier.run = broken
-        with peer:
-            for _ in range(5):
-                transport.sendto(b"data")
-            [error] = await protocol.has("lost")
-            assert type(error) is LookupError
-        assert [context["exception"] for context in asyncio_loop.failures] == [error]
-        asyncio_loop.failures.clear()
-
-    asyncio_loop.run(main)
-
-
-# ---- no room ----
-
-
-def test_whatever_happens_all_datagrams_of_a_reliable_socket_arrive_in_order(asyncio_loop, recorder, soak_count):
-    """Random sizes, limits and pauses on both ends of a pair of unix sockets, whose kernel loses nothing."""
-    chance = random.Random(soak_count(10**6))
-
-    async def main():
-        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        (left, at_left), (right, at_right) = [await aio.create_datagram_endpoint(recorder, sock=sock) for sock in pair]
-        sent = 0
-        for _ in range(soak_count(10_000)):
-            for _ in range(chance.choice([0, 1, 1, 2, 40])):
-                left.sendto((b"%d " % sent).ljust(chance.choice([10, 10, 10, 500]), b"."))
-                sent += 1
-            act = chance.randrange(12)
-            if act == 0:
-                right.pause_reading()
-            elif act == 1:
-                left.set_write_buffer_limits(chance.choice([0, 100, 10_000]))
-            elif act < 6:
-                right.resume_reading()
-            await asyncio.sleep(0)
-        right.resume_reading()
-        left.close()
-        await at_left.has("lost")
-        await at_right.has("data", sent)
-        assert [int(data.split()[0]) for data in at_right.told("data")] == list(range(sent))
-        paused = [row for row in at_left.log if row[0] in ("pause", "resume")]
-        assert paused == [("pause",), ("resume",)] * (len(paused) // 2) + [("pause",)] * (len(paused) % 2)
-        await at_right.closed()
-
-    asyncio_loop.run(main)
-
-
-def test_a_unix_peer_that_does_not_read_makes_no_spin(asyncio_loop, recorder, tmp_path):
-    """A socket that is not connected is writable for poll(2), whatever its peer's queue."""
-
-    async def main():
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
-            peer.bind(str(tmp_path / "peer"))
-            transport, protocol = await aio.create_datagram_endpoint(
-                recorder, local_addr=str(tmp_path / "own"), family=socket.AF_UNIX
-            )
-            watched, sent = Watched(transport), 0
-            while not transport.get_write_buffer_size():
-                transport.sendto(b"%d" % sent, str(tmp_path / "peer"))
-                sent += 1
-                await asyncio.sleep(0)
-            watched.calls.clear()
-            await asyncio.sleep(0.1)
-            assert len(watched.calls) < 20
-            peer.settimeout(20)
-            found = [await asyncio.get_running_loop().run_in_executor(None, peer.recv, 100) for _ in range(sent)]
-            assert found == [b"%d" % i for i in range(sent)]
-            await protocol.closed()
-
-    asyncio_loop.run(main)
-
-
-@pytest.fixture
-def slow_link(new_namespace):
-    """Two namespaces with a link between them that carries 8 Mbit a second."""
-    left, right = new_namespace(), new_namespace()
-    left.link("wire", right)
-    left.address("wire", "192.0.2.1/24")
-    right.address("wire", "192.0.2.2/24")
-    shaped = ["tc", "qdisc", "add", "dev", "wire", "root", "tbf", "rate", "8mbit", "burst", "16kb", "latency", "10s"]
-    try:
-        subprocess.run(["ip", "netns", "exec", left.name, *shaped], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"the link cannot be slowed down: {error}")
-    return left, right
-
-
-def test_a_slow_link_makes_the_protocol_pause_and_loses_nothing(asyncio_loop, recorder, slow_link):
-    """The socket's send buffer is full, and EAGAIN comes in the middle of batches."""
-    left, right = slow_link
-
-    async def main():
-        with right:
-            peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with left:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with peer:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
-            peer.bind(("192.0.2.2", 0))
-            peer.settimeout(20)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-            sock.connect(peer.getsockname())
-            transport, protocol = await aio.create_datagram_endpoint(recorder, sock=sock)
-            transport.set_write_buffer_limits(20_000)
-            sizes = [1000, 1000, 1000, 1000, 300, 1200, 500]
-            sent = [(b"%06d" % i).ljust(sizes[i % 7], b".") for i in range(140)]
-            for data in sent:
-                transport.sendto(data)
-            await protocol.has("resume")
-            await protocol.closed()
-            assert [peer.recv(2000) for _ in sent] == sent
-            assert protocol.log == [("made",), ("pause",), ("resume",), ("lost", None)]
 
     asyncio_loop.run(main)

@@ -4,6 +4,7 @@
 import errno
 
 import pytest
+from datagram_loops import of_lowsock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,12 +13,21 @@ from lowsock.aio._outgoing import Outgoing
 A, B = ("127.0.0.1", 1), ("127.0.0.1", 2)
 
 
+def alike(pieces):
+    """Offload's own law: one size, and only the last may be shorter, though not empty."""
+    assert {len(piece) for piece in pieces[:-1]} <= {len(pieces[0])}
+    assert len(pieces) == 1 or 0 < len(pieces[-1]) <= len(pieces[0])
+
+
 class Kernel:
     """A carrier that does what it is told: takes so many datagrams, has no room, or refuses."""
+
+    joined = 3
 
     def __init__(self, answers):
         self.answers, self.taken, self.calls = list(answers), [], []
 
+    @of_lowsock
     def _take(self, name, items):
         self.calls.append((name, len(items)))
         answer = self.answers.pop(0) if self.answers else len(items)
@@ -27,26 +37,24 @@ class Kernel:
         self.taken += gone
         return len(gone)
 
+    @of_lowsock
     def one(self, data, address):
         return self._take("one", [(data, address)])
 
+    @of_lowsock
     def run(self, pieces, address):
         alike(pieces)
         return self._take("run", [(piece, address) for piece in pieces])
 
+    @of_lowsock
     def beside(self, pieces, address, beside):
         alike(pieces)
         return self._take("beside", [(piece, address, beside) for piece in pieces])
 
+    @of_lowsock
     def many(self, pairs):
         assert all(len(pair) == 2 for pair in pairs)
         return self._take("many", list(pairs))
-
-
-def alike(pieces):
-    """Offload's own law: one size, and only the last may be shorter, though not empty."""
-    assert {len(piece) for piece in pieces[:-1]} <= {len(pieces[0])}
-    assert len(pieces) == 1 or 0 < len(pieces[-1]) <= len(pieces[0])
 
 
 REFUSALS = [BlockingIOError(errno.EAGAIN, "no room"), OSError(errno.EMSGSIZE, "too long"), OSError(errno.EPERM, "not you")]
@@ -61,7 +69,7 @@ def put(out, items):
     for i, (size, address, beside) in enumerate(items):
         data = (b"%d" % i).rjust(10 * size, b".") if size else b""
         out.queue.append((data, address) if beside is None else (data, address, beside))
-        out.size += len(data)
+        out.size += len(data) or 1
         out.marked += beside is not None
     return list(out.queue)
 
@@ -78,7 +86,7 @@ def test_each_datagram_goes_once_and_in_order_or_is_refused_by_name(items, answe
         kernel.taken.insert(at + count, None)
     assert [got or item for got, item in zip(kernel.taken, waiting)] == waiting
     assert len(kernel.taken) == len(waiting)
-    assert (out.queue, out.size, out.marked) == ([], 0, 0)
+    assert ([*out.queue], out.size, out.marked) == ([], 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +101,13 @@ def test_each_datagram_goes_once_and_in_order_or_is_refused_by_name(items, answe
         ([(1, A, None), (1, B, None)] * 8, [("many", 16)]),
         ([(1, A, None), (1, B, None)] * 4 + [(1, A, None)] * 8, [("many", 8), ("run", 8)]),
         ([(0, A, None)] * 4, [("many", 4)]),
+        ([(1, A, None), (1, A, None), (1, B, None)] * 2, [("many", 6)]),
+        ([(1, A, None), (1, A, None), (1, A, None), (1, B, None)] * 2, [("run", 3), ("one", 1)] * 2),
         ([(1, A, (1, None))] * 5, [("beside", 5)]),
         ([(1, A, (1, None))] * 5 + [(1, A, (2, None))] * 5, [("beside", 5), ("beside", 5)]),
         ([(1, A, None)] * 5 + [(1, A, (2, None))] * 5 + [(1, A, None)], [("run", 5), ("beside", 5), ("one", 1)]),
         ([(1, A, None), (1, B, None), (1, A, (2, None))], [("many", 2), ("beside", 1)]),
-        ([(1, None, None)] * 2000 + [(2, None, None)], [("run", 2000), ("one", 1)]),
+        ([(1, None, None)] * 2000 + [(2, None, None)], [("run", 1024), ("run", 976), ("one", 1)]),
         ([(1, A, None), (1, B, None)] * 1000, [("many", 1024), ("many", 976)]),
     ],
     ids=lambda value: str(value)[:50],
@@ -115,11 +125,34 @@ def test_a_refusal_that_sends_more_does_not_disturb_the_order():
     out = Outgoing(kernel, lambda _: put(out, [(2, B, None)]), pytest.fail)
     put(out, [(1, A, None)] * 3)
     assert out.flush()
+    assert out.flush()
     assert [address for _, address in kernel.taken] == [A, A, B]
+
+
+def test_who_sends_again_what_is_refused_does_not_keep_the_loop():
+    kernel = Kernel([OSError(errno.EPERM, "no")] * 1000)
+    out = Outgoing(kernel, lambda _: put(out, [(1, A, None)]), pytest.fail)
+    put(out, [(1, A, None)] * 3)
+    assert out.flush()
+    assert len(kernel.calls) == 3
+    assert len(out.queue) == 3
+
+
+def test_many_refusals_are_not_prepared_together_each_time():
+    """Or the work grows with the square of their number."""
+    kernel, refused = Kernel([OSError(errno.EPERM, "no")] * 1000), []
+    out = Outgoing(kernel, refused.append, pytest.fail)
+    put(out, [(1, A, None)] * 1500)
+    assert out.flush()
+    assert len(refused) == 1000
+    assert len(kernel.taken) == 500
+    assert sum(count for _, count in kernel.calls) < 1500 + 1500
+    assert kernel.calls[-1][1] > 100
 
 
 def test_what_is_no_error_of_the_kernel_is_a_failure():
     class Broken(Kernel):
+        @of_lowsock
         def one(self, data, address):
             raise LookupError("broken")
 
@@ -128,3 +161,12 @@ def test_what_is_no_error_of_the_kernel_is_a_failure():
     put(out, [(1, A, None)])
     assert out.flush()
     assert [type(error) for error in failures] == [LookupError]
+
+
+def test_where_there_is_no_offload_nothing_is_gained_by_runs():
+    kernel = Kernel([])
+    kernel.joined = 1 << 30
+    out = Outgoing(kernel, pytest.fail, pytest.fail)
+    put(out, [(1, A, None), (1, A, None), (1, A, None), (1, B, None)] * 3)
+    assert out.flush()
+    assert kernel.calls == [("many", 12)]

@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 _LONGEST = 256 * 1024  # bytes of a datagram that is no UDP's: what the loops have room for
 _AT_ONCE = 16
+_NEVER = 1 << 30
+_SEGMENT = 2**16 - 1  # bytes that the size of a segment can say
 _TOLD = ("ecn", "local", "timestamps", "errors")
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
 class _Carrier:
     """`one`, `run`, `many` and `beside` return how many datagrams went, or raise `OSError`."""
+
+    joined = _NEVER  # datagrams in a row from which on `run` is better than `many`
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -54,8 +58,10 @@ class Bulk(_Carrier):
         self._joins = gro and not any(map(options.get, _TOLD))
         self._use(Endpoint(sock, gro=gro and not self._joins, **options))
         assert self.endpoint is not None
-        joined = self.endpoint.gro or any(map(options.get, _TOLD))
-        self.recv_from = None if joined else sock.recvfrom
+        if self.endpoint.max_gso_segments > 1:
+            self.joined = 3
+        one_by_one = not self.endpoint.gro and not any(map(options.get, _TOLD))
+        self.recv_from = sock.recvfrom if one_by_one else None
 
     def _use(self, endpoint: Endpoint) -> None:
         self.endpoint: Endpoint | None = endpoint
@@ -68,11 +74,15 @@ class Bulk(_Carrier):
 
     def run(self, pieces: Sequence[bytes], address: Address) -> int:
         """Datagrams of one size, only the last of which may be shorter."""
+        if len(pieces[0]) > _SEGMENT:  # the kernel is to say so
+            return self.one(pieces[0], address)
         return self._send(b"".join(pieces), address, segment_size=len(pieces[0]))
 
     def beside(self, pieces: Sequence[bytes], address: Address, beside: Beside) -> int:
         """The same with ECN or a source."""
         ecn, source = beside
+        if len(pieces[0]) > _SEGMENT:
+            return self._send(pieces[0], address, ecn=ecn, source=source)
         return self._send(b"".join(pieces), address, segment_size=len(pieces[0]) or 1, ecn=ecn, source=source)
 
     def checked(self, address: Address, ecn: Any, source: Any) -> Beside:

@@ -9,6 +9,7 @@ from asyncio.trsock import TransportSocket
 from typing import TYPE_CHECKING, Any
 
 from lowsock._address import encode_for, family_of
+from lowsock._calling import raised_inside
 from lowsock._udp_control import checked_segment
 from lowsock.aio._carriers import cut
 from lowsock.aio._flow import Flow
@@ -66,8 +67,19 @@ class DatagramSender(asyncio.DatagramTransport):
         return self._info.get(name, default)
 
     def _refused(self, error: OSError) -> None:
-        if self._protocol is not None:
+        if not self._closing:
             self._protocol.error_received(error)
+            return
+        try:
+            self._protocol.error_received(error)
+        except Exception as raised:  # whoever closes a transport does not expect it
+            self._tell("protocol.error_received() raised", raised)
+
+    def _tell(self, message: str, error: BaseException) -> None:
+        """Tells the loop of an exception."""
+        self._loop.call_exception_handler(
+            {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
+        )
 
     def _read_ready(self) -> bool:
         raise NotImplementedError
@@ -91,8 +103,8 @@ class DatagramSender(asyncio.DatagramTransport):
         """
         if type(data) is not bytes:
             data = _copied(data)
-        if addr is not self._known and addr != self._known:
-            addr = self._checked(addr)
+        if addr is not self._known:
+            addr = self._known if addr == self._known else self._checked(addr)
         if self._express and ecn is source is segment_size is None:
             self._express = False
             try:
@@ -104,6 +116,8 @@ class DatagramSender(asyncio.DatagramTransport):
             except (BlockingIOError, InterruptedError):
                 pass  # what waits in the queue is tried again, and then waited for
             except OSError as error:
+                if not raised_inside(error):
+                    raise
                 self._refused(error)
                 return
         if self._lost:
@@ -114,7 +128,8 @@ class DatagramSender(asyncio.DatagramTransport):
             self._queue.append((data, addr))
         else:
             self._queue.extend(self._items(data, addr, ecn, source, segment_size))
-        out.size += len(data)
+            self._express = False  # what comes next would overtake it
+        out.size += len(data) or 1
         if not self._held:
             self._begin_turn()
         elif self._blocked:
@@ -173,11 +188,16 @@ class DatagramSender(asyncio.DatagramTransport):
             if not self._out.flush():
                 self._block()
         finally:
-            self._held = self._scheduled or self._reading or self._blocked
-            if self._queue and not self._held and not self._lost:  # error_received raised: the rest goes on
-                self._schedule()
-        if self._closing and not self._queue:
-            self._lose(None)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """What an exception or `error_received` has left in the queue goes in the next turn."""
+        self._held = self._scheduled or self._reading or self._blocked
+        if not self._queue:
+            if self._closing:
+                self._lose(None)
+        elif not self._held and not self._lost:
+            self._schedule()
 
     def _block(self) -> None:
         self._blocked = self._held = True
@@ -189,27 +209,29 @@ class DatagramSender(asyncio.DatagramTransport):
         self._timer = None
         if self._lost:
             return
-        before = len(self._queue)
-        self._blocked = not self._out.flush()
-        self._held = self._scheduled or self._reading or self._blocked
-        if not self._blocked:
+        before, has_room = len(self._queue), True
+        try:
+            has_room = self._out.flush()
+        finally:
+            self._blocked = not has_room
+            if not self._lost:
+                self._watch_for_room(len(self._queue) < before)
+                self._flow.resume_if_empty(self._out.size)
+            self._go_on()
+
+    def _watch_for_room(self, some_went: bool) -> None:
+        if not self._blocked or some_went:
             self._pause = _FIRST_PAUSE
-            self._readiness.write(False)
-        elif len(self._queue) < before:
-            self._pause = _FIRST_PAUSE
-            self._readiness.write(True)
+            self._readiness.write(self._blocked)
         else:
             self._readiness.write(False)
             self._timer = self._loop.call_later(self._pause, self._write_ready)
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        self._flow.resume_if_empty(self._out.size)
-        if self._closing and not self._queue:
-            self._lose(None)
 
     # ---- flow control ----
 
     def get_write_buffer_size(self) -> int:
-        """The bytes that the kernel has not taken yet."""
+        """The bytes that the kernel has not taken yet. An empty datagram counts as one."""
         return self._out.size
 
     def get_write_buffer_limits(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import warnings
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from lowsock._calling import raised_inside
 from lowsock.aio._datagram_sender import DatagramSender
 from lowsock.udp import Datagram
 
@@ -79,9 +80,7 @@ class DatagramTransport(DatagramSender):
 
     def _fail(self, error: BaseException) -> None:
         """Something that should not be: the connection is lost."""
-        self._loop.call_exception_handler(
-            {"message": "error in a datagram transport", "exception": error, "transport": self, "protocol": self._protocol}
-        )
+        self._tell("error in a datagram transport", error)
         self._force_close(error)
 
     # ---- receiving ----
@@ -211,11 +210,11 @@ class DatagramTransport(DatagramSender):
                 if self._readiness.edges:
                     self._expect_many()
             return True
+        if not raised_inside(error):  # a signal handler has
+            raise error
         if isinstance(error, OSError):
             if not self._read_errors():
                 self._protocol.error_received(error)
-        elif isinstance(error, (SystemExit, KeyboardInterrupt)):
-            raise error
         else:
             self._fail(error)
         return False
@@ -266,8 +265,10 @@ class DatagramTransport(DatagramSender):
     def abort(self) -> None:
         """Drops what the kernel has no room for, then ``connection_lost(None)``."""
         self._closing = self._halted = True
-        self._flush()
-        self._force_close(None)
+        try:
+            self._flush()
+        finally:
+            self._force_close(None)
 
     def _force_close(self, error: BaseException | None) -> None:
         self._closing = self._halted = True

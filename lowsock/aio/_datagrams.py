@@ -63,7 +63,7 @@ async def create_datagram_endpoint(
     loop = _running_loop()
     asked = {"ecn": ecn, "local": local, "timestamps": timestamps, "errors": errors}
     default = None if default_ecn is None else checked_int("default_ecn", default_ecn, least=0, most=3)
-    address = None
+    address, given = None, sock is not None
     if sock is not None:
         modifiers = {
             "local_addr": local_addr, "remote_addr": remote_addr, "family": family, "proto": proto, "flags": flags,
@@ -82,7 +82,8 @@ async def create_datagram_endpoint(
         protocol = protocol_factory()
         transport = DatagramTransport(loop, sock, protocol, _carrier(sock, protocol, asked, gso, gro), address)
     except BaseException:
-        sock.close()
+        if not given:
+            sock.close()
         raise
     await _begun(loop, transport, protocol)
     return transport, protocol
@@ -157,6 +158,8 @@ async def _resolved(loop: asyncio.AbstractEventLoop, name: str, address: Any, fa
     if not isinstance(address, tuple) or len(address) != 2:
         raise TypeError(f"{name} must be a tuple (host, port), not {address!r:.80}")
     host, port = address
+    if isinstance(port, int) and not 0 <= port <= 0xFFFF:  # getaddrinfo(3) would take its lower half
+        raise OverflowError(f"{name} port must be 0 to 65535, not {port}")
     kind = socket.SOCK_DGRAM
     try:  # a numeric one at once; the loop would ask a thread
         return socket.getaddrinfo(host, port, family, kind, proto, flags | _NUMERIC)
