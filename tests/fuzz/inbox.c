@@ -14,38 +14,59 @@ static struct {
 static int closed_count;
 static int marked_count;
 
-int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+static int refuses(void)
+{
+    if (kernel.failures == 0)
+        return 0;
+    kernel.failures--;
+    errno = kernel.failure;
+    return 1;
+}
+
+/* Fills in what comes by one message; returns its length. */
+static unsigned bring(struct msghdr *header)
 {
     struct input *input = &kernel.input;
-    unsigned n = 1 + (unsigned)take(input, 1) % count;
+    size_t name_size = (size_t)take(input, 1) * 2;
+    size_t control_size = (size_t)take(input, 2);
+    size_t filled = control_size < header->msg_controllen ? control_size : header->msg_controllen;
+    unsigned length;
+
+    EXPECT(header->msg_flags == 0 && header->msg_namelen == LOWSOCK_SOCKADDR && header->msg_iovlen == 1);
+    EXPECT((header->msg_control == NULL) == (header->msg_controllen == 0));
+    memset(header->msg_iov->iov_base, 1, header->msg_iov->iov_len);
+    length = (unsigned)take(input, 4);
+    header->msg_flags = (int)take(input, 4);
+    copy(input, header->msg_name, name_size < LOWSOCK_SOCKADDR ? name_size : LOWSOCK_SOCKADDR);
+    if (filled > 0)
+        copy(input, header->msg_control, filled);
+    header->msg_namelen = (socklen_t)name_size;
+    header->msg_controllen = control_size;
+    return length;
+}
+
+int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+{
+    unsigned n = 1 + (unsigned)take(&kernel.input, 1) % count;
     unsigned i;
 
     (void)fd;
     EXPECT(timeout == NULL && flags & MSG_WAITFORONE);
     kernel.asked = flags;
-    if (kernel.failures > 0) {
-        kernel.failures--;
-        errno = kernel.failure;
+    if (refuses())
         return -1;
-    }
-    for (i = 0; i < n; i++) {
-        struct msghdr *header = &messages[i].msg_hdr;
-        size_t name_size = (size_t)take(input, 1) * 2;
-        size_t control_size = (size_t)take(input, 2);
-        size_t filled = control_size < header->msg_controllen ? control_size : header->msg_controllen;
-
-        EXPECT(header->msg_flags == 0 && header->msg_namelen == LOWSOCK_SOCKADDR && header->msg_iovlen == 1);
-        EXPECT((header->msg_control == NULL) == (header->msg_controllen == 0));
-        memset(header->msg_iov->iov_base, 1, header->msg_iov->iov_len);
-        messages[i].msg_len = (unsigned)take(input, 4);
-        header->msg_flags = (int)take(input, 4);
-        copy(input, header->msg_name, name_size < LOWSOCK_SOCKADDR ? name_size : LOWSOCK_SOCKADDR);
-        if (filled > 0)
-            copy(input, header->msg_control, filled);
-        header->msg_namelen = (socklen_t)name_size;
-        header->msg_controllen = control_size;
-    }
+    for (i = 0; i < n; i++)
+        messages[i].msg_len = bring(&messages[i].msg_hdr);
     return (int)n;
+}
+
+/* Where the other call is missing, and only there. */
+ssize_t recvmsg(int fd, struct msghdr *header, int flags)
+{
+    (void)fd;
+    (void)flags;
+    EXPECT(kernel.failure == ENOSYS);
+    return refuses() ? -1 : (ssize_t)bring(header);
 }
 
 int close(int fd)

@@ -13,6 +13,7 @@ static struct {
     int next;
     int failure;
     int calls;
+    int singly; /* messages that went one by one since the last attempt to send several */
 } kernel;
 
 static size_t size_of(const struct msghdr *message)
@@ -39,6 +40,31 @@ static void swallow(const struct msghdr *message, size_t size)
         }
 }
 
+static int refuses(void)
+{
+    kernel.calls++;
+    if (take(&kernel.input, 1) % 4 != 3)
+        return 0;
+    kernel.failure = 1 + (int)(take(&kernel.input, 2) % 4000);
+    errno = kernel.failure;
+    return 1;
+}
+
+/* Message `i` of those that are offered; how many bytes of it are taken. */
+static size_t accept_one(const struct msghdr *header, int i, int may_be_cut)
+{
+    size_t size = size_of(header);
+    size_t part = may_be_cut && take(&kernel.input, 1) % 2 ? (size_t)take(&kernel.input, 1) % (size + 1) : size;
+
+    EXPECT(header->msg_flags == 0);
+    EXPECT((header->msg_control == NULL) == (header->msg_controllen == 0));
+    EXPECT(kernel.begun == 0 || i > 0 || header->msg_control == NULL);
+    if (i > 0 || kernel.begun == 0)
+        EXPECT(header->msg_name == NULL || *(char *)header->msg_name == (char)(kernel.next + i));
+    swallow(header, part);
+    return part;
+}
+
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 {
     unsigned n = 1 + (unsigned)take(&kernel.input, 1) % count;
@@ -46,27 +72,24 @@ int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 
     (void)fd;
     (void)flags;
-    kernel.calls++;
     EXPECT(count <= LOWSOCK_BATCH);
-    if (take(&kernel.input, 1) % 4 == 3) {
-        kernel.failure = 1 + (int)(take(&kernel.input, 2) % 4000);
-        errno = kernel.failure;
+    kernel.singly = 0;
+    if (refuses())
         return -1;
-    }
     for (i = 0; i < n; i++) {
-        struct msghdr *header = &messages[i].msg_hdr;
-        size_t size = size_of(header);
-        size_t part = i + 1 == n && take(&kernel.input, 1) % 2 ? (size_t)take(&kernel.input, 1) % (size + 1) : size;
-
-        EXPECT(header->msg_flags == 0 && messages[i].msg_len == 0);
-        EXPECT((header->msg_control == NULL) == (header->msg_controllen == 0));
-        EXPECT(kernel.begun == 0 || i > 0 || header->msg_control == NULL);
-        if (i > 0 || kernel.begun == 0)
-            EXPECT(header->msg_name == NULL || *(char *)header->msg_name == (char)(kernel.next + (int)i));
-        swallow(header, part);
-        messages[i].msg_len = (unsigned)part;
+        EXPECT(messages[i].msg_len == 0);
+        messages[i].msg_len = (unsigned)accept_one(&messages[i].msg_hdr, (int)i, i + 1 == n);
     }
     return (int)n;
+}
+
+/* Where the other call is missing, and only there. */
+ssize_t sendmsg(int fd, const struct msghdr *header, int flags)
+{
+    (void)fd;
+    (void)flags;
+    EXPECT(kernel.singly > 0 || kernel.failure == ENOSYS);
+    return refuses() ? -1 : (ssize_t)accept_one(header, kernel.singly++, 1);
 }
 
 /* ---- what is sent ---- */
