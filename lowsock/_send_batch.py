@@ -240,7 +240,8 @@ class _Box:
         slots, room = self._slots, self.room
         control, names = ffi.new("char[]", (slots + 1) * room or 1), ffi.new("char[]", slots * SOCKADDR)
         control_starts = ffi.new("long long[]", [i * room for i in range(slots)])
-        self.name_starts, self.name_sizes, self.control_sizes = (ffi.new("long long[]", slots) for _ in range(3))
+        self.name_starts, self.name_sizes = ffi.new("long long[]", slots), ffi.new("long long[]", slots)
+        self.control_sizes = ffi.new("long long[]", slots)
         self._memory = control, names, control_starts  # the struct's pointers keep nothing alive
         self.names = ffi.buffer(names)
         struct: Any = self.struct
@@ -260,7 +261,8 @@ class _Box:
         """Puts what goes beside these messages, from the ``first`` of the batch on, to where C looks for it; returns their
         data. Only the socket tells whether descriptors may go without data, and how addresses are encoded."""
         data = part.copy()
-        starts, sizes, controls = ([0] * len(part) for _ in range(3))
+        nothing = [0] * len(part)
+        starts, sizes, controls = nothing.copy(), nothing.copy(), nothing.copy()
         family, known, name, at = None, None, b"", 0
         for i, each in enumerate(part):
             if type(each) is bytes:
