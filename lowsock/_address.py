@@ -8,17 +8,17 @@ import os
 import socket
 
 from lowsock._buffers import as_bytes
-from lowsock._calling import checked_field, fail, raised_here, target
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import ffi, lib
-from lowsock._layouts import LAYOUTS
+from lowsock._system.calling import checked_field, fail, raised_here, target
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import ffi, lib
+from lowsock._system.layouts import LAYOUTS
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from typing import Any, Callable
 
     from lowsock._reply import Reply
-    from lowsock._types import Address, Socket
+    from lowsock._system.types import Address, Socket
 
 CACHED = 1024  # addresses in each cache: an IPv4 or IPv6 address is a pure function of its bytes, others are not
 _UINT16, _UINT32 = 2**16 - 1, 2**32 - 1

@@ -10,17 +10,17 @@ from collections import namedtuple
 from collections.abc import Sequence
 
 from lowsock._buffers import as_bytes
-from lowsock._calling import INT_MAX, checked_index, checked_int, iterated
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import ffi, lib
 from lowsock._reply import Reply
+from lowsock._system.calling import INT_MAX, checked_index, checked_int, iterated
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from lowsock._types import Ancillary, ControlMessage
+    from lowsock._system.types import Ancillary, ControlMessage
 
 NO_ANCDATA: tuple[ControlMessage, ...] = ()
 

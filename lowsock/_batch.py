@@ -12,19 +12,19 @@ from operator import itemgetter
 
 from lowsock._address import family_of
 from lowsock._ancillary import NO_ANCDATA, close_all, descriptors
-from lowsock._calling import INT_MAX, MSG_DONTWAIT, ZERO, checked_int, iterated
-from lowsock._ffi import ffi, lib
 from lowsock._inbox import CONTROL, COUNT, give, take
 from lowsock._outbox import BATCH, JOINED, PIECES, SHAPE, Outbox, deliver, encode_named, send_pieces
 from lowsock._receiving import recvmsg
 from lowsock._sending import sendmsg
+from lowsock._system.calling import INT_MAX, MSG_DONTWAIT, ZERO, checked_int, iterated
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, Callable
 
-    from lowsock._types import Address, Message, Received, Socket
+    from lowsock._system.types import Address, Message, Received, Socket
 
 _Socket = socket.socket
 _type_of: Callable[[Socket], int] = socket.SocketType.type.__get__  # type: ignore[attr-defined, unused-ignore]  # socket.type makes an enum each time

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import sys
 
-from lowsock._calling import iterated, raised_here
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import ffi
+from lowsock._system.calling import iterated, raised_here
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import ffi
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from lowsock._types import CData
+    from lowsock._system.types import CData
 
 PYPY = sys.implementation.name == "pypy"
 JOINED = 16 * 1024  # up to so many bytes, one copy is cheaper than a header entry for each buffer

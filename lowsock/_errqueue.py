@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Protocol, Union
 from weakref import WeakValueDictionary
 
 from lowsock import _address, _ancillary
-from lowsock._calling import MORE, MSG_DONTWAIT, MSG_ERRQUEUE, NOT_YET, checked_int, fail, target
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import ffi, lib
-from lowsock._patience import Patience
 from lowsock._reply import CONTROL, DATA, Reply, give, take
+from lowsock._system.calling import MORE, MSG_DONTWAIT, MSG_ERRQUEUE, NOT_YET, checked_int, fail, target
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import ffi, lib
+from lowsock._system.patience import Patience
 from lowsock.cmsg._base import ControlMessage, decode
 from lowsock.cmsg._errors import ExtendedError, Origin
 from lowsock.cmsg._fields import UINT32, Named, named
@@ -22,7 +22,7 @@ from lowsock.cmsg._questions import LocalAddress
 from lowsock.cmsg._times import Timestamping, TimestampingPktInfo
 
 if TYPE_CHECKING:
-    from lowsock._types import Address, Received, Socket
+    from lowsock._system.types import Address, Received, Socket
 
 Messages = list[ControlMessage]
 

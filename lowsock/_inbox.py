@@ -17,16 +17,16 @@ from struct import Struct
 from lowsock._address import KNOWN, KNOWN_NAMES, decode_inet, decode_name
 from lowsock._ancillary import CMSG_LEN
 from lowsock._buffers import PYPY
-from lowsock._calling import MSG_DONTWAIT, NOT_YET, checked_int, persist, raised_here, target
-from lowsock._ffi import ffi, lib
 from lowsock._outbox import not_busy
+from lowsock._system.calling import MSG_DONTWAIT, NOT_YET, checked_int, persist, raised_here, target
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from lowsock._types import Address, Ancillary, Received, Socket
+    from lowsock._system.types import Address, Ancillary, Received, Socket
 
 COUNT = lib.LOWSOCK_COUNT
 _SIZES, _SOURCES, _FLAGS, CONTROL = lib.LOWSOCK_SIZES, lib.LOWSOCK_SOURCES, lib.LOWSOCK_FLAGS, lib.LOWSOCK_CONTROL

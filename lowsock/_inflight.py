@@ -16,16 +16,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lowsock._ancillary import SOL_SOCKET, Control
-from lowsock._calling import MSG_DONTWAIT, checked_int, fail
-from lowsock._constants import CONSTANTS
 from lowsock._errqueue import ZeroCopyCompletion
-from lowsock._ffi import lib
+from lowsock._system.calling import MSG_DONTWAIT, checked_int, fail
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import lib
 from lowsock.cmsg._fields import UINT32
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from lowsock._types import CData
+    from lowsock._system.types import CData
 
 MSG_ZEROCOPY = CONSTANTS.get("MSG_ZEROCOPY", 0)
 _HALF = 2**31

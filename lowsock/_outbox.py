@@ -13,14 +13,14 @@ from itertools import accumulate
 from lowsock._address import encode_for, family_of
 from lowsock._ancillary import CMSG_SPACE, NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
 from lowsock._buffers import Gathered
-from lowsock._calling import MSG_DONTWAIT, persist, target
-from lowsock._ffi import ffi, lib
+from lowsock._system.calling import MSG_DONTWAIT, persist, target
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from typing import Any
 
-    from lowsock._types import Address, CData, Socket
+    from lowsock._system.types import Address, CData, Socket
 
 BATCH, PIECES, SOCKADDR = lib.LOWSOCK_BATCH, lib.LOWSOCK_PIECES, lib.LOWSOCK_SOCKADDR
 _PADDING = [b""] * PIECES  # C takes no fewer pointers

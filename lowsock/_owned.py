@@ -12,8 +12,8 @@ from _warnings import warn  # all that warnings would bring in at import is not 
 from array import array
 from collections.abc import Sequence
 
-from lowsock._calling import checked_index, checked_int, iterated
-from lowsock._ffi import ffi, lib
+from lowsock._system.calling import checked_index, checked_int, iterated
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from lowsock._types import Ancillary, CData
+    from lowsock._system.types import Ancillary, CData
 
 _INT = array("i").itemsize
 

@@ -7,15 +7,15 @@ import errno
 from array import array
 from typing import TYPE_CHECKING
 
-from lowsock._calling import fail, target
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import ffi, lib
 from lowsock._owned import OwnedFds, owner, slots
+from lowsock._system.calling import fail, target
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import ffi, lib
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from lowsock._types import Socket
+    from lowsock._system.types import Socket
 
 _SOL_SOCKET = CONSTANTS["SOL_SOCKET"]
 _GID = "I"  # gid_t, of Linux and of the BSDs

@@ -17,9 +17,9 @@ import socket
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, close_received, decode
 from lowsock._buffers import IOV_MAX, PYPY, Bounced, Scattered
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, MSG_TRUNC, SAME, ZERO, checked_int, fail, persist, target
-from lowsock._ffi import ffi, lib
 from lowsock._reply import CONTROL, DATA, FREE, give, spare, take
+from lowsock._system.calling import INT_MAX, MORE, MSG_DONTWAIT, MSG_TRUNC, SAME, ZERO, checked_int, fail, persist, target
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lowsock._reply import Reply
-    from lowsock._types import Address, Ancillary, Buffer, Received, Socket
+    from lowsock._system.types import Address, Ancillary, Buffer, Received, Socket
 
 POLLIN = select.POLLIN | select.POLLPRI
 _CMSG_SIZE = 4096

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from lowsock._calling import ZERO, checked_index, checked_int
-from lowsock._ffi import lib
 from lowsock._inbox import COUNT, Inbox, aligned
 from lowsock._outbox import not_busy
 from lowsock._reused import Reused
+from lowsock._system.calling import ZERO, checked_index, checked_int
+from lowsock._system.ffi import lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from lowsock._types import Address, Ancillary, Socket
+    from lowsock._system.types import Address, Ancillary, Socket
 
 _close = lib.lowsock_inbox_close
 _hand_over = lib.lowsock_inbox_hand_over

@@ -7,14 +7,14 @@ given back (an exception came between) is freed by the garbage collector.
 
 from __future__ import annotations
 
-from lowsock._calling import raised_here
-from lowsock._ffi import ffi, lib
+from lowsock._system.calling import raised_here
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from typing import Any
 
-    from lowsock._types import CData
+    from lowsock._system.types import CData
 
     Entry = tuple[CData, CData, "Reply"]
 

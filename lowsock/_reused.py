@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from lowsock._calling import checked_int
 from lowsock._inbox import slots
+from lowsock._system.calling import checked_int
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

@@ -11,21 +11,21 @@ from array import array
 from lowsock import _address
 from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, decode
 from lowsock._buffers import joined
-from lowsock._calling import INT_MAX, MORE, MSG_DONTWAIT, checked_int, iterated, persist, raised_here, target
-from lowsock._constants import CONSTANTS
 from lowsock._descriptors import BESIDE, MOST
-from lowsock._ffi import ffi, lib
 from lowsock._owned import OwnedFds, owner, refuse_closed, slots
 from lowsock._receiving import POLLIN
 from lowsock._reply import DATA, FREE, give, spare, take
 from lowsock._sending import transmit
+from lowsock._system.calling import INT_MAX, MORE, MSG_DONTWAIT, checked_int, iterated, persist, raised_here, target
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from lowsock._types import Address, Buffer, HasFileno, Socket
+    from lowsock._system.types import Address, Buffer, HasFileno, Socket
 
 _INT = array("i").itemsize
 _INFO = lib.LOWSOCK_INFO

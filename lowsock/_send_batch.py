@@ -17,11 +17,11 @@ import socket
 from lowsock._address import family_of
 from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
 from lowsock._buffers import as_bytes, listed
-from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_here, target
-from lowsock._ffi import ffi, lib
 from lowsock._inbox import aligned
 from lowsock._outbox import PIECES, SOCKADDR, encode_named, not_busy, pack, send_pieces
 from lowsock._reused import Reused
+from lowsock._system.calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_here, target
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lowsock._ancillary import Control
-    from lowsock._types import Address, Buffer, CData, ControlMessage, Socket
+    from lowsock._system.types import Address, Buffer, CData, ControlMessage, Socket
 
 _POLLOUT = select.POLLOUT
 _MOVED = -lib.LOWSOCK_MOVED

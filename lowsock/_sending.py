@@ -14,15 +14,15 @@ import socket
 from lowsock import _address
 from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
 from lowsock._buffers import PYPY, Gathered, joined, viewed
-from lowsock._calling import MSG_DONTWAIT, NOT_YET, ZERO, checked_int, fail, persist, raised_here, target
-from lowsock._ffi import ffi, lib
+from lowsock._system.calling import MSG_DONTWAIT, NOT_YET, ZERO, checked_int, fail, persist, raised_here, target
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from lowsock._types import Address, Buffer, ControlMessage, Socket
+    from lowsock._system.types import Address, Buffer, ControlMessage, Socket
 
 _POLLOUT = select.POLLOUT
 

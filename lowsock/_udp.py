@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lowsock import cmsg
-from lowsock._calling import target
 from lowsock._errqueue import LIMIT, Event, read
+from lowsock._system.calling import target
 from lowsock._udp_arrival import Coalesced, Datagram, Received
 from lowsock._udp_many import send_many
 from lowsock._udp_probe import check, has_coalescing, most_segments, options, set_clock
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from lowsock._types import Address, Buffer, Socket
+    from lowsock._system.types import Address, Buffer, Socket
 
 
 class Endpoint:

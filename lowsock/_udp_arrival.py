@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lowsock._address import decode_name
 from lowsock._ancillary import parse
 from lowsock._buffers import PYPY
-from lowsock._ffi import ffi, lib
+from lowsock._system.ffi import ffi, lib
 from lowsock.cmsg._portable import arrival
 from lowsock.cmsg._questions import ECN
 
 if TYPE_CHECKING:
-    from lowsock._types import Address
+    from lowsock._system.types import Address
 
     Source = tuple[Address, "str | None", "int | None", "ECN | None", int]
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from lowsock._ancillary import NO_ANCDATA
 from lowsock._batch import _send_plain, sendmmsg
 from lowsock._buffers import as_bytes
-from lowsock._calling import checked_int, iterated, raised_inside
-from lowsock._ffi import ffi
 from lowsock._outbox import BATCH, Outbox, deliver, encode_named
+from lowsock._system.calling import checked_int, iterated, raised_inside
+from lowsock._system.ffi import ffi
 from lowsock._udp_control import NOTHING, Beside, checked
 
 if TYPE_CHECKING:
-    from lowsock._types import Address, Socket
+    from lowsock._system.types import Address, Socket
     from lowsock._udp_sending import Sender
 
     Pairs = list[tuple[bytes, Address]]

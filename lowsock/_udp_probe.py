@@ -9,15 +9,15 @@ import socket
 from typing import TYPE_CHECKING
 
 from lowsock._address import encode_for, family_of
-from lowsock._calling import checked_int, fail, target
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import lib
-from lowsock._layouts import LAYOUTS
+from lowsock._system.calling import checked_int, fail, target
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import lib
+from lowsock._system.layouts import LAYOUTS
 from lowsock._udp_control import segment_only
 from lowsock.cmsg._base import pair
 
 if TYPE_CHECKING:
-    from lowsock._types import Socket
+    from lowsock._system.types import Socket
 
 _LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 _MANY, _FEW = 128, 64  # segments of one call: since Linux 6.9, and before

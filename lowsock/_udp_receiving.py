@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from lowsock._buffers import IOV_MAX, PYPY, Bounced, Scattered
-from lowsock._calling import (
+from lowsock._system.calling import (
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
     ZERO,
@@ -21,13 +21,13 @@ from lowsock._calling import (
     raised_inside,
     target,
 )
-from lowsock._ffi import lib
+from lowsock._system.ffi import lib
 from lowsock._udp_arrival import DATAGRAM, NEWS, SHIFT, SIZE, Arrivals, Burst, Coalesced, Datagram, Received
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lowsock._types import Attempt, Buffer, Socket
+    from lowsock._system.types import Attempt, Buffer, Socket
 
 _POLLIN = select.POLLIN | select.POLLPRI
 _EINTR = -errno.EINTR

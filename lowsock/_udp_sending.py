@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowsock._address import encode_for, family_of
 from lowsock._buffers import COPIED, PYPY, viewed
-from lowsock._calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_inside, target
-from lowsock._ffi import ffi, lib
-from lowsock._layouts import LAYOUTS
+from lowsock._system.calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_inside, target
+from lowsock._system.ffi import ffi, lib
+from lowsock._system.layouts import LAYOUTS
 from lowsock._udp_control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED
 
 if TYPE_CHECKING:
-    from lowsock._types import Address, Buffer, Socket
+    from lowsock._system.types import Address, Buffer, Socket
     from lowsock._zerocopy import ZeroCopySender
 
     Refused = tuple[Address, int, bytes]  # the destination, the size of a segment, the peer if it is that

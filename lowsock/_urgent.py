@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from lowsock._calling import fail, target
-from lowsock._ffi import lib
+from lowsock._system.calling import fail, target
+from lowsock._system.ffi import lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
-    from lowsock._types import Socket
+    from lowsock._system.types import Socket
 
 
 def sockatmark(sock: Socket) -> bool:

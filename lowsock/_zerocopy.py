@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lowsock import _address
 from lowsock._ancillary import NO_ANCDATA, encode
 from lowsock._buffers import viewed
-from lowsock._calling import MSG_DONTWAIT, checked_int, checked_seconds, fail, target, time_out
 from lowsock._errqueue import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
-from lowsock._ffi import ffi
 from lowsock._inflight import (
     HELD,
     MSG_ZEROCOPY,
@@ -38,8 +36,10 @@ from lowsock._inflight import (
     remember,
     set_option,
 )
-from lowsock._patience import Patience, Surely, alone
 from lowsock._reply import CONTROL, DATA, Reply
+from lowsock._system.calling import MSG_DONTWAIT, checked_int, checked_seconds, fail, target, time_out
+from lowsock._system.ffi import ffi
+from lowsock._system.patience import Patience, Surely, alone
 from lowsock.cmsg._fields import UINT32
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from lowsock._types import Address, ControlMessage, Socket
+    from lowsock._system.types import Address, ControlMessage, Socket
 
 _STASHED, _ALL = 16384, 2**31  # events that wait for `read`
 _REGISTRY = threading.RLock()  # a collection within may bring the end of another sender

@@ -8,7 +8,7 @@ value of the kernel's ABI. That a name is here does not mean that the running ke
 See socket(7), ip(7), ipv6(7), udp(7), tcp(7), unix(7), packet(7), netlink(7), vsock(7).
 """
 
-from lowsock._constants import ABSENT, CONSTANTS
+from lowsock._system.constants import ABSENT, CONSTANTS
 
 
 def __getattr__(name: str) -> int:

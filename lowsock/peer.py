@@ -44,7 +44,7 @@ from lowsock import _peer
 
 if TYPE_CHECKING:
     from lowsock import OwnedFds
-    from lowsock._types import Socket
+    from lowsock._system.types import Socket
 
 __all__ = ["PeerCredentials", "credentials", "groups", "pidfd", "security"]
 

@@ -11,7 +11,7 @@ from typing import Any, Callable
 import pytest
 
 from lowsock import RecvBatch, SendBatch, _outbox, _send_batch, constants, recvmmsg
-from lowsock._ffi import lib
+from lowsock._system.ffi import lib
 
 PIECES = lib.LOWSOCK_PIECES
 

@@ -13,7 +13,7 @@ from injecting import TIMEOUTS, Raised, World, at_every_step, losses
 
 import lowsock
 from lowsock import RecvBatch, SendBatch, _inbox
-from lowsock._ffi import lib
+from lowsock._system.ffi import lib
 
 ROOM = 64  # bytes for control messages
 RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", 0))

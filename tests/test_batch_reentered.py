@@ -15,7 +15,7 @@ import pytest
 
 import lowsock
 from lowsock import RecvBatch, SendBatch, _recv_batch, recvmmsg
-from lowsock._ffi import lib
+from lowsock._system.ffi import lib
 
 RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]).tobytes())
 

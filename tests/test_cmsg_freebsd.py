@@ -8,8 +8,8 @@ import pytest
 
 import lowsock
 from lowsock import constants
-from lowsock._constants import CONSTANTS
-from lowsock._layouts import LAYOUTS, Field, Layout
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.layouts import LAYOUTS, Field, Layout
 from lowsock.cmsg import ControlMessage, _base, _socket, decode, space
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have some of it")

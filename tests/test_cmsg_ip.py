@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from lowsock import recvmsg, sendmsg
-from lowsock._layouts import Field, Layout
+from lowsock._system.layouts import Field, Layout
 from lowsock.cmsg import ECN, ControlMessage, _ip, decode, enable
 from lowsock.cmsg._base import row_of
 from lowsock.cmsg._ip import (

@@ -14,7 +14,7 @@ import pytest
 
 import lowsock
 from lowsock import constants
-from lowsock._layouts import LAYOUTS, Field, Layout
+from lowsock._system.layouts import LAYOUTS, Field, Layout
 from lowsock.cmsg import ControlMessage, ReceiveTime, arrival, decode, enable, space
 from lowsock.cmsg._times import (
     RECEIVE_BY_SOFTWARE,

@@ -10,7 +10,7 @@ import pytest
 
 import lowsock
 from lowsock import constants
-from lowsock._layouts import LAYOUTS
+from lowsock._system.layouts import LAYOUTS
 from lowsock.cmsg import ExtendedError, Timestamp, Timestamping, TimestampNs, decode, enable
 from lowsock.cmsg._times import RequestTimestamps, TimestampingFlags, TimestampKey, TxTime
 

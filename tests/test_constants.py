@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lowsock import constants
-from lowsock._constants import ABSENT
+from lowsock._system.constants import ABSENT
 
 NAMES = """
     SOL_SOCKET SCM_RIGHTS SCM_CREDENTIALS SO_PASSCRED SCM_PIDFD SO_PASSPIDFD SCM_SECURITY SO_PASSSEC

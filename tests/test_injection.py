@@ -15,7 +15,7 @@ from injecting import LARGE, TIMEOUTS, Call, Failed, Raised, World, at_every_ste
 
 import lowsock
 from lowsock import _reply, constants
-from lowsock._ffi import lib
+from lowsock._system.ffi import lib
 
 ROOM = 256  # bytes for control messages
 

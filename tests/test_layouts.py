@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""lowsock._layouts: structures as the compiler sees them, packed and unpacked."""
+"""lowsock._system.layouts: structures as the compiler sees them, packed and unpacked."""
 
 import ctypes
 import socket
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lowsock._layouts import LAYOUTS, Field, Layout
+from lowsock._system.layouts import LAYOUTS, Field, Layout
 
 NAMES = sorted(LAYOUTS)
 SIZES = {"sockaddr": 16, "sockaddr_in": 16, "sockaddr_in6": 28}  # the same on every system

@@ -166,7 +166,7 @@ PORTABLE |= {"peer credentials", "batches", "AF_ALG"}  # C knows the names of th
 # Forgets the names that not every system has, before any class looks them up.
 ON_A_POORER_SYSTEM = """
 import json
-from lowsock._constants import CONSTANTS
+from lowsock._system.constants import CONSTANTS
 kept = {"AF_INET", "AF_INET6", "AF_UNIX", "MSG_DONTWAIT", "MSG_OOB", "MSG_PEEK", "MSG_TRUNC", "MSG_CTRUNC", "SCM_RIGHTS"}
 for name in set(CONSTANTS) - kept:
     if name.startswith(("IP_", "IPV6_R", "IPV6_P", "IPV6_H", "IPV6_T", "IPV6_M", "MSG_", "NETLINK_", "PACKET_", "SCM_",

@@ -15,7 +15,7 @@ from storming import Storm, may_lose, place
 
 import lowsock
 from lowsock import _address, constants
-from lowsock._layouts import LAYOUTS
+from lowsock._system.layouts import LAYOUTS
 
 pytestmark = pytest.mark.soak
 

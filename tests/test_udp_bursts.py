@@ -15,7 +15,7 @@ import pytest
 
 from lowsock import _udp_receiving as receiving
 from lowsock import cmsg, constants, udp
-from lowsock._ffi import lib
+from lowsock._system.ffi import lib
 
 LINUX = sys.platform.startswith("linux")
 linux = pytest.mark.skipif(not LINUX, reason="GRO and these options are Linux's")

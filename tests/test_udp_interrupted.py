@@ -13,7 +13,7 @@ from lowsock import _udp_many as many
 from lowsock import _udp_receiving as receiving
 from lowsock import _udp_sending as sending
 from lowsock import _zerocopy, cmsg, udp
-from lowsock._ffi import ffi
+from lowsock._system.ffi import ffi
 
 LINUX = os.uname().sysname == "Linux"
 

@@ -14,7 +14,7 @@ import types
 import pytest
 
 from lowsock import constants
-from lowsock._patience import Surely
+from lowsock._system.patience import Surely
 from lowsock.errqueue import ZeroCopySender
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")

@@ -12,18 +12,18 @@ import lowsock
 from lowsock import RecvBatch, SendBatch
 from lowsock._ancillary import SOL_SOCKET, close_all, descriptors
 from lowsock._batch import listed
-from lowsock._calling import NOT_YET, checked_int, fail
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import lib
 from lowsock._inbox import COUNT, events_of, has_ended
 from lowsock._outbox import Outbox, deliver
+from lowsock._system.calling import NOT_YET, checked_int, fail
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import lib
 from lowsock.aio._queue import WRITE
 from lowsock.aio._waiting import attempt, checked_flags, descriptor, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lowsock._types import Message, Received, Socket
+    from lowsock._system.types import Message, Received, Socket
 
 _SO_TYPE = CONSTANTS["SO_TYPE"]
 

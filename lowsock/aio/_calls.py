@@ -12,7 +12,7 @@ import lowsock
 from lowsock import OwnedFds
 from lowsock._address import encode_for, family_of
 from lowsock._ancillary import NO_ANCDATA
-from lowsock._constants import CONSTANTS
+from lowsock._system.constants import CONSTANTS
 from lowsock.aio._queue import WRITE
 from lowsock.aio._trio import checkpoint, is_trio
 from lowsock.aio._waiting import MODULES, again, attempt, checked_flags, is_free, kept, reading, stand
@@ -20,7 +20,7 @@ from lowsock.aio._waiting import MODULES, again, attempt, checked_flags, is_free
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lowsock._types import Address, Ancillary, Buffer, ControlMessage, HasFileno, Received, Socket
+    from lowsock._system.types import Address, Ancillary, Buffer, ControlMessage, HasFileno, Received, Socket
 
 _SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)
 

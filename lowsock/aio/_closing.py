@@ -7,11 +7,11 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from lowsock._calling import target
+from lowsock._system.calling import target
 from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Queue, key_of
 
 if TYPE_CHECKING:
-    from lowsock._types import Socket
+    from lowsock._system.types import Socket
 
 
 def close(sock: Socket) -> None:

@@ -13,14 +13,14 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from lowsock import OwnedFds, cmsg
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import lib
 from lowsock._owned import owner, slots
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import lib
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from lowsock._types import Ancillary, CData
+    from lowsock._system.types import Ancillary, CData
 
 HEADER = struct.Struct("!II")  # of a message: bytes that follow, descriptors that came with the first byte of this
 MSG_CTRUNC = CONSTANTS["MSG_CTRUNC"]

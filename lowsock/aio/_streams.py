@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock import OwnedFds, cmsg, recv_rights, send_rights, sendmsg
 from lowsock._buffers import as_bytes, viewed
-from lowsock._calling import MSG_DONTWAIT, checked_int, fail, iterated, target
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import lib
+from lowsock._system.calling import MSG_DONTWAIT, checked_int, fail, iterated, target
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import lib
 from lowsock.aio._closing import close
 from lowsock.aio._incoming import HEADER, Incoming, Received
 from lowsock.aio._queue import READ, WRITE
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from lowsock._types import Address, Buffer, ControlMessage, HasFileno, Socket
+    from lowsock._system.types import Address, Buffer, ControlMessage, HasFileno, Socket
 
     Arrival = tuple[bytes, OwnedFds, int, Address]
 

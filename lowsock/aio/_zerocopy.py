@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock import errqueue
 from lowsock._ancillary import NO_ANCDATA
-from lowsock._calling import checked_seconds, fail
 from lowsock._errqueue import LIMIT
+from lowsock._system.calling import checked_seconds, fail
 from lowsock.aio._queue import ERROR, WRITE
 from lowsock.aio._trio import checkpoint, is_trio
 from lowsock.aio._waiting import attempt, checked_flags, descriptor, kept
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from lowsock._types import Address, ControlMessage, Socket
+    from lowsock._system.types import Address, ControlMessage, Socket
     from lowsock.errqueue import Event, Sent
 
 

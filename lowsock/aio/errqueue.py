@@ -8,15 +8,15 @@ import time
 from typing import TYPE_CHECKING
 
 from lowsock import errqueue
-from lowsock._calling import checked_seconds, fail
 from lowsock._errqueue import LIMIT
+from lowsock._system.calling import checked_seconds, fail
 from lowsock.aio._queue import ERROR
 from lowsock.aio._trio import checkpoint, is_trio
 from lowsock.aio._waiting import attempt, descriptor
 from lowsock.aio._zerocopy import ZeroCopySender
 
 if TYPE_CHECKING:
-    from lowsock._types import Socket
+    from lowsock._system.types import Socket
     from lowsock.errqueue import Event
 
 __all__ = ["ZeroCopySender", "read", "wait"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from lowsock._types import Address, Buffer, Socket
+    from lowsock._system.types import Address, Buffer, Socket
     from lowsock.errqueue import Event
     from lowsock.udp import Coalesced, Datagram, Fallbacks, Received
 

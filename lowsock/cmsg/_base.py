@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
 
 from lowsock._ancillary import message
 from lowsock._buffers import as_bytes
-from lowsock._calling import checked_int, iterated, raised_here
-from lowsock._constants import CONSTANTS
+from lowsock._system.calling import checked_int, iterated, raised_here
+from lowsock._system.constants import CONSTANTS
 
 if TYPE_CHECKING:
     from typing_extensions import Self

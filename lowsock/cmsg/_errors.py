@@ -13,7 +13,7 @@ from lowsock.cmsg._fields import UINT8, UINT32, Named, layout, named, number, so
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from lowsock._types import Address
+    from lowsock._system.types import Address
 
 
 class Origin(Named):

@@ -8,8 +8,8 @@ import struct
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from lowsock._calling import checked_int, raised_here
-from lowsock._layouts import LAYOUTS, Layout
+from lowsock._system.calling import checked_int, raised_here
+from lowsock._system.layouts import LAYOUTS, Layout
 
 E = TypeVar("E", bound=IntEnum)
 

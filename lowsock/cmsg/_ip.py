@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lowsock._buffers import as_bytes
-from lowsock._calling import INT_MAX
+from lowsock._system.calling import INT_MAX
 from lowsock.cmsg._base import ControlMessage, known
 from lowsock.cmsg._fields import (
     INT,
@@ -40,7 +40,7 @@ from lowsock.cmsg._questions import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from lowsock._types import Address, Buffer, Host
+    from lowsock._system.types import Address, Buffer, Host
 
 LINUX = sys.platform.startswith("linux")
 MAX_OPTIONS = 40  # bytes: what the length of IPv4's header leaves for them

@@ -36,7 +36,7 @@ from lowsock.cmsg._questions import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from lowsock._types import Address, Buffer, Host
+    from lowsock._system.types import Address, Buffer, Host
 
 MAPPED = bytes(10) + b"\xff\xff"  # what an IPv4 address has in front as an IPv6 one
 _UNIT = 8  # bytes: what the length of an extension header counts in, after the first

@@ -9,9 +9,9 @@ import socket
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lowsock._ancillary import CMSG_SPACE
-from lowsock._calling import checked_int, fail, target
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import lib
+from lowsock._system.calling import checked_int, fail, target
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import lib
 from lowsock.cmsg._base import UNASKED, ControlMessage, Row, pair, row_of
 from lowsock.cmsg._fields import INT_SIZE
 from lowsock.cmsg._ip import LINUX
@@ -19,7 +19,7 @@ from lowsock.cmsg._portable import all_answers, answers, is_question
 from lowsock.cmsg._times import RECEIVE_BY_SOFTWARE
 
 if TYPE_CHECKING:
-    from lowsock._types import Socket
+    from lowsock._system.types import Socket
 
     Kind = type[ControlMessage]
 

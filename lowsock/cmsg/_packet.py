@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import TYPE_CHECKING
 
-from lowsock._constants import CONSTANTS
+from lowsock._system.constants import CONSTANTS
 from lowsock.cmsg._base import ControlMessage, known
 from lowsock.cmsg._fields import UINT16, UINT32, layout, number
 

@@ -27,7 +27,7 @@ from lowsock.cmsg._times import Timestamp, TimestampNs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lowsock._types import Address
+    from lowsock._system.types import Address
 
 M = TypeVar("M", bound=ControlMessage)
 Classes = tuple[type[ControlMessage], ...]

@@ -12,8 +12,8 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Callable
 
 from lowsock._ancillary import CMSG_SPACE
-from lowsock._calling import checked_int
-from lowsock._constants import CONSTANTS
+from lowsock._system.calling import checked_int
+from lowsock._system.constants import CONSTANTS
 from lowsock.cmsg._base import ControlMessage, known
 from lowsock.cmsg._fields import INT_SIZE, SECOND, UINT, UINT32, UINT64, layout, number
 from lowsock.cmsg._questions import ReceiveTime
@@ -21,7 +21,7 @@ from lowsock.cmsg._questions import ReceiveTime
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from lowsock._layouts import Layout
+    from lowsock._system.layouts import Layout
 
 _LONG = struct.calcsize("@l")
 _MICROSECOND = 1000

@@ -10,7 +10,7 @@ import select
 import time
 from typing import Any, Callable, TypeVar, cast
 
-from lowsock._calling import checked_seconds
+from lowsock._system.calling import checked_seconds
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 Method = TypeVar("Method", bound=Callable[..., Any])

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from collections import namedtuple
 
-from lowsock._ffi import ffi, lib
+from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

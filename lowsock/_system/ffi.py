@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
-    from lowsock._types import FFI, Lib
+    from lowsock._system.types import FFI, Lib
 
 lib: Lib = _lib
 ffi: FFI = _ffi

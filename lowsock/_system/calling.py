@@ -12,15 +12,15 @@ import sys
 import time
 from operator import index
 
-from lowsock._constants import CONSTANTS
-from lowsock._ffi import lib
+from lowsock._system.constants import CONSTANTS
+from lowsock._system.ffi import lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any, NoReturn
 
-    from lowsock._types import Attempt, Socket
+    from lowsock._system.types import Attempt, Socket
 
 
 MORE = -lib.LOWSOCK_MORE  # an answer up to here says that more came than data; between here and 0 it is -errno

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from lowsock._ffi import ffi, lib
+from lowsock._system.ffi import ffi, lib
 
 _names = ffi.string(lib.lowsock_names).decode().split()
 _values: list[int] = ffi.unpack(lib.lowsock_values, len(_names))
