@@ -8,7 +8,8 @@ import struct
 from typing import Any, Callable, NamedTuple
 
 import lowsock
-from lowsock import _address, cmsg, constants
+from lowsock import cmsg, constants
+from lowsock._memory import address as _address
 
 Loop = Callable[[int], Any]
 ROOM = 2048  # bytes of room for a datagram: more than it needs, as in programs

@@ -5,9 +5,9 @@ The functions take a descriptor or any object with ``fileno()``, and follow the 
 ``socket.socket``, on PyPy too. `lowsock.constants` has the constants. The guide is in docs/.
 """
 
-from lowsock._ancillary import CMSG_LEN, CMSG_SPACE
 from lowsock._batch import recvmmsg, sendmmsg
 from lowsock._descriptors import recv_fds, send_fds
+from lowsock._memory.ancillary import CMSG_LEN, CMSG_SPACE
 from lowsock._owned import OwnedFds
 from lowsock._receiving import recv1msg, recvmsg, recvmsg_into
 from lowsock._recv_batch import RecvBatch

@@ -10,9 +10,9 @@ from __future__ import annotations
 import socket
 from operator import itemgetter
 
-from lowsock._address import family_of
-from lowsock._ancillary import NO_ANCDATA, close_all, descriptors
 from lowsock._inbox import CONTROL, COUNT, give, take
+from lowsock._memory.address import family_of
+from lowsock._memory.ancillary import NO_ANCDATA, close_all, descriptors
 from lowsock._outbox import BATCH, JOINED, PIECES, SHAPE, Outbox, deliver, encode_named, send_pieces
 from lowsock._receiving import recvmsg
 from lowsock._sending import sendmsg

@@ -7,11 +7,11 @@ import errno
 import socket
 from array import array
 
-from lowsock import _address
-from lowsock._ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, close_all
-from lowsock._buffers import joined
+from lowsock._memory import address as _address
+from lowsock._memory.ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, close_all
+from lowsock._memory.buffers import joined
+from lowsock._memory.reply import DATA, FREE, give, spare, take
 from lowsock._receiving import POLLIN
-from lowsock._reply import DATA, FREE, give, spare, take
 from lowsock._sending import transmit
 from lowsock._system.calling import INT_MAX, MORE, MSG_DONTWAIT, checked_int, iterated, persist, target
 from lowsock._system.constants import CONSTANTS

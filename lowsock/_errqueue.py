@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Protocol, Union
 from weakref import WeakValueDictionary
 
-from lowsock import _address, _ancillary
-from lowsock._reply import CONTROL, DATA, Reply, give, take
+from lowsock._memory import address as _address
+from lowsock._memory import ancillary as _ancillary
+from lowsock._memory.reply import CONTROL, DATA, Reply, give, take
 from lowsock._system.calling import MORE, MSG_DONTWAIT, MSG_ERRQUEUE, NOT_YET, checked_int, fail, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import ffi, lib

@@ -15,8 +15,8 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lowsock._ancillary import SOL_SOCKET, Control
 from lowsock._errqueue import ZeroCopyCompletion
+from lowsock._memory.ancillary import SOL_SOCKET, Control
 from lowsock._system.calling import MSG_DONTWAIT, checked_int, fail
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib

@@ -10,9 +10,9 @@ from __future__ import annotations
 import select
 from itertools import accumulate
 
-from lowsock._address import encode_for, family_of
-from lowsock._ancillary import CMSG_SPACE, NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
-from lowsock._buffers import Gathered
+from lowsock._memory.address import encode_for, family_of
+from lowsock._memory.ancillary import CMSG_SPACE, NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
+from lowsock._memory.buffers import Gathered
 from lowsock._system.calling import MSG_DONTWAIT, persist, target
 from lowsock._system.ffi import ffi, lib
 

@@ -14,10 +14,10 @@ import errno
 import select
 import socket
 
-from lowsock import _address
-from lowsock._ancillary import CMSG_SPACE, close_received, decode
-from lowsock._buffers import IOV_MAX, PYPY, Bounced, Scattered
-from lowsock._reply import CONTROL, DATA, FREE, give, spare, take
+from lowsock._memory import address as _address
+from lowsock._memory.ancillary import CMSG_SPACE, close_received, decode
+from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced, Scattered
+from lowsock._memory.reply import CONTROL, DATA, FREE, give, spare, take
 from lowsock._system.calling import INT_MAX, MORE, MSG_DONTWAIT, MSG_TRUNC, SAME, ZERO, checked_int, fail, persist, target
 from lowsock._system.ffi import ffi, lib
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from lowsock._reply import Reply
+    from lowsock._memory.reply import Reply
     from lowsock._system.types import Address, Ancillary, Buffer, Received, Socket
 
 POLLIN = select.POLLIN | select.POLLPRI

@@ -14,10 +14,10 @@ from __future__ import annotations
 import select
 import socket
 
-from lowsock._address import family_of
-from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
-from lowsock._buffers import as_bytes, listed
 from lowsock._inbox import aligned
+from lowsock._memory.address import family_of
+from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
+from lowsock._memory.buffers import as_bytes, listed
 from lowsock._outbox import PIECES, SOCKADDR, encode_named, not_busy, pack, send_pieces
 from lowsock._reused import Reused
 from lowsock._system.calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_here, target
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from lowsock._ancillary import Control
+    from lowsock._memory.ancillary import Control
     from lowsock._system.types import Address, Buffer, CData, ControlMessage, Socket
 
 _POLLOUT = select.POLLOUT

@@ -11,9 +11,9 @@ import errno
 import select
 import socket
 
-from lowsock import _address
-from lowsock._ancillary import NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
-from lowsock._buffers import PYPY, Gathered, joined, viewed
+from lowsock._memory import address as _address
+from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
+from lowsock._memory.buffers import PYPY, Gathered, joined, viewed
 from lowsock._system.calling import MSG_DONTWAIT, NOT_YET, ZERO, checked_int, fail, persist, raised_here, target
 from lowsock._system.ffi import ffi, lib
 

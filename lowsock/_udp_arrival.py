@@ -10,9 +10,9 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lowsock._address import decode_name
-from lowsock._ancillary import parse
-from lowsock._buffers import PYPY
+from lowsock._memory.address import decode_name
+from lowsock._memory.ancillary import parse
+from lowsock._memory.buffers import PYPY
 from lowsock._system.ffi import ffi, lib
 from lowsock.cmsg._portable import arrival
 from lowsock.cmsg._questions import ECN

@@ -7,9 +7,9 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
-from lowsock._ancillary import NO_ANCDATA
 from lowsock._batch import _send_plain, sendmmsg
-from lowsock._buffers import as_bytes
+from lowsock._memory.ancillary import NO_ANCDATA
+from lowsock._memory.buffers import as_bytes
 from lowsock._outbox import BATCH, Outbox, deliver, encode_named
 from lowsock._system.calling import checked_int, iterated, raised_inside
 from lowsock._system.ffi import ffi

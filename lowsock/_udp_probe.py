@@ -8,7 +8,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
-from lowsock._address import encode_for, family_of
+from lowsock._memory.address import encode_for, family_of
 from lowsock._system.calling import checked_int, fail, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib

@@ -9,7 +9,7 @@ import socket
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from lowsock._buffers import IOV_MAX, PYPY, Bounced, Scattered
+from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced, Scattered
 from lowsock._system.calling import (
     MSG_DONTWAIT,
     MSG_ERRQUEUE,

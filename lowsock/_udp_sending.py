@@ -15,8 +15,8 @@ import select
 import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lowsock._address import encode_for, family_of
-from lowsock._buffers import COPIED, PYPY, viewed
+from lowsock._memory.address import encode_for, family_of
+from lowsock._memory.buffers import COPIED, PYPY, viewed
 from lowsock._system.calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_inside, target
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS

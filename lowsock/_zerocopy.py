@@ -17,9 +17,6 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lowsock import _address
-from lowsock._ancillary import NO_ANCDATA, encode
-from lowsock._buffers import viewed
 from lowsock._errqueue import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
 from lowsock._inflight import (
     HELD,
@@ -36,7 +33,10 @@ from lowsock._inflight import (
     remember,
     set_option,
 )
-from lowsock._reply import CONTROL, DATA, Reply
+from lowsock._memory import address as _address
+from lowsock._memory.ancillary import NO_ANCDATA, encode
+from lowsock._memory.buffers import viewed
+from lowsock._memory.reply import CONTROL, DATA, Reply
 from lowsock._system.calling import MSG_DONTWAIT, checked_int, checked_seconds, fail, target, time_out
 from lowsock._system.ffi import ffi
 from lowsock._system.patience import Patience, Surely, alone

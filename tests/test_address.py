@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""lowsock._address: address tuples to and from the kernel's bytes, beside the socket module and the kernel itself."""
+"""lowsock._memory.address: address tuples to and from the kernel's bytes, beside the socket module and the kernel itself."""
 
 import ctypes
 import socket
@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import lowsock
-from lowsock import _address
+from lowsock._memory import address as _address
 
 LINUX = sys.platform.startswith("linux")
 AF_NETLINK, AF_PACKET, AF_VSOCK = (16, 17, 40) if LINUX else (None, None, None)  # PyPy's socket lacks some
@@ -168,7 +168,7 @@ def test_a_hardware_address_longer_than_its_field_is_whole():
 
 RENAME = """
 import ctypes, fcntl, socket, struct
-from lowsock import _address
+from lowsock._memory import address as _address
 
 if ctypes.CDLL(None).unshare(0x40000000):  # CLONE_NEWNET
     raise SystemExit(77)

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 import lowsock
-from lowsock import _address, constants
+from lowsock import constants
+from lowsock._memory import address as _address
 
 ABSTRACT = sys.platform.startswith("linux")
 DGRAM = socket.SOCK_DGRAM

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""lowsock._ancillary: control messages in bytes, hand-built and any, without a socket."""
+"""lowsock._memory.ancillary: control messages in bytes, hand-built and any, without a socket."""
 
 import array
 import socket
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lowsock
-from lowsock import _ancillary
+from lowsock._memory import ancillary as _ancillary
 
 INT_MAX = 2**31 - 1
 HEADER = lowsock.CMSG_LEN(0)

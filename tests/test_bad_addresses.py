@@ -10,7 +10,7 @@ from typing import Any, Callable
 import pytest
 
 import lowsock
-from lowsock import _address
+from lowsock._memory import address as _address
 
 PYPY = sys.implementation.name == "pypy"
 TOO_LARGE = (2**63, 2**200)

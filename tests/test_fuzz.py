@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lowsock
-from lowsock import _ancillary
+from lowsock._memory import ancillary as _ancillary
 
 FUZZ = pathlib.Path(__file__).parent / "fuzz"
 INT_MAX = 2**31 - 1

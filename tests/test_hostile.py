@@ -11,7 +11,7 @@ import types
 import pytest
 
 import lowsock
-from lowsock import _address
+from lowsock._memory import address as _address
 
 PYPY = sys.implementation.name == "pypy"
 

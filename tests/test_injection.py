@@ -14,7 +14,8 @@ import pytest
 from injecting import LARGE, TIMEOUTS, Call, Failed, Raised, World, at_every_step, losses
 
 import lowsock
-from lowsock import _reply, constants
+from lowsock import constants
+from lowsock._memory import reply as _reply
 from lowsock._system.ffi import lib
 
 ROOM = 256  # bytes for control messages

@@ -7,7 +7,8 @@ import socket
 import pytest
 
 import lowsock
-from lowsock import _reply, constants
+from lowsock import constants
+from lowsock._memory import reply as _reply
 
 MODES = {"blocking": None, "timeout": 30, "non-blocking": 0}  # settimeout's argument
 

@@ -14,7 +14,8 @@ import pytest
 from storming import Storm, may_lose, place
 
 import lowsock
-from lowsock import _address, constants
+from lowsock import constants
+from lowsock._memory import address as _address
 from lowsock._system.layouts import LAYOUTS
 
 pytestmark = pytest.mark.soak

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import lowsock
 from lowsock import RecvBatch, SendBatch
-from lowsock._ancillary import SOL_SOCKET, close_all, descriptors
 from lowsock._batch import listed
 from lowsock._inbox import COUNT, events_of, has_ended
+from lowsock._memory.ancillary import SOL_SOCKET, close_all, descriptors
 from lowsock._outbox import Outbox, deliver
 from lowsock._system.calling import NOT_YET, checked_int, fail
 from lowsock._system.constants import CONSTANTS

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import lowsock
 from lowsock import OwnedFds
-from lowsock._address import encode_for, family_of
-from lowsock._ancillary import NO_ANCDATA
+from lowsock._memory.address import encode_for, family_of
+from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._system.constants import CONSTANTS
 from lowsock.aio._queue import WRITE
 from lowsock.aio._trio import checkpoint, is_trio

@@ -8,7 +8,7 @@ import logging
 from asyncio.trsock import TransportSocket
 from typing import TYPE_CHECKING, Any
 
-from lowsock._address import encode_for, family_of
+from lowsock._memory.address import encode_for, family_of
 from lowsock._system.calling import raised_inside
 from lowsock._udp_control import checked_segment
 from lowsock.aio._carriers import cut

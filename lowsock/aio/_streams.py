@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from lowsock import OwnedFds, cmsg, recv_rights, send_rights, sendmsg
-from lowsock._buffers import as_bytes, viewed
+from lowsock._memory.buffers import as_bytes, viewed
 from lowsock._system.calling import MSG_DONTWAIT, checked_int, fail, iterated, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib

@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lowsock import errqueue
-from lowsock._ancillary import NO_ANCDATA
 from lowsock._errqueue import LIMIT
+from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._system.calling import checked_seconds, fail
 from lowsock.aio._queue import ERROR, WRITE
 from lowsock.aio._trio import checkpoint, is_trio

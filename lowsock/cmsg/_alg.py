@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lowsock._buffers import as_bytes
+from lowsock._memory.buffers import as_bytes
 from lowsock.cmsg._base import ControlMessage, known
 from lowsock.cmsg._fields import UINT, UINT32, Named, layout, named, number
 

@@ -12,8 +12,8 @@ from operator import itemgetter
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
 
-from lowsock._ancillary import message
-from lowsock._buffers import as_bytes
+from lowsock._memory.ancillary import message
+from lowsock._memory.buffers import as_bytes
 from lowsock._system.calling import checked_int, iterated, raised_here
 from lowsock._system.constants import CONSTANTS
 

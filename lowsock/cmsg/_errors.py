@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from lowsock._address import decode_name
+from lowsock._memory.address import decode_name
 from lowsock.cmsg._base import UNASKED, ControlMessage, known
 from lowsock.cmsg._fields import UINT8, UINT32, Named, layout, named, number, socket_address
 

@@ -8,7 +8,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING
 
-from lowsock._buffers import as_bytes
+from lowsock._memory.buffers import as_bytes
 from lowsock._system.calling import INT_MAX
 from lowsock.cmsg._base import ControlMessage, known
 from lowsock.cmsg._fields import (

@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from lowsock._buffers import as_bytes
+from lowsock._memory.buffers import as_bytes
 from lowsock.cmsg._base import ControlMessage, known
 from lowsock.cmsg._fields import (
     INT,

@@ -8,7 +8,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from lowsock._ancillary import CMSG_SPACE
+from lowsock._memory.ancillary import CMSG_SPACE
 from lowsock._system.calling import checked_int, fail, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib

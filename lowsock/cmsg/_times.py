@@ -11,7 +11,7 @@ import struct
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Callable
 
-from lowsock._ancillary import CMSG_SPACE
+from lowsock._memory.ancillary import CMSG_SPACE
 from lowsock._system.calling import checked_int
 from lowsock._system.constants import CONSTANTS
 from lowsock.cmsg._base import ControlMessage, known

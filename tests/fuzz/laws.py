@@ -9,8 +9,8 @@ import pickle
 
 import lowsock.cmsg
 import lowsock.constants
-from lowsock._ancillary import parse
 from lowsock._errqueue import to_event
+from lowsock._memory.ancillary import parse
 from lowsock.cmsg import ControlMessage, arrival, decode
 from lowsock.cmsg._base import _ENTRIES, row_of
 

@@ -7,7 +7,7 @@ import itertools
 import os
 import socket
 
-from lowsock._buffers import as_bytes
+from lowsock._memory.buffers import as_bytes
 from lowsock._system.calling import checked_field, fail, raised_here, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import ffi, lib
@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from typing import Any, Callable
 
-    from lowsock._reply import Reply
+    from lowsock._memory.reply import Reply
     from lowsock._system.types import Address, Socket
 
 CACHED = 1024  # addresses in each cache: an IPv4 or IPv6 address is a pure function of its bytes, others are not

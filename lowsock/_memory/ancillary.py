@@ -9,8 +9,8 @@ from array import array
 from collections import namedtuple
 from collections.abc import Sequence
 
-from lowsock._buffers import as_bytes
-from lowsock._reply import Reply
+from lowsock._memory.buffers import as_bytes
+from lowsock._memory.reply import Reply
 from lowsock._system.calling import INT_MAX, checked_index, checked_int, iterated
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import ffi, lib
