@@ -6,15 +6,15 @@ The functions take a descriptor or any object with ``fileno()``, and follow the 
 """
 
 from lowsock._batch import recvmmsg, sendmmsg
-from lowsock._descriptors import recv_fds, send_fds
 from lowsock._memory.ancillary import CMSG_LEN, CMSG_SPACE
-from lowsock._owned import OwnedFds
-from lowsock._receiving import recv1msg, recvmsg, recvmsg_into
+from lowsock._message.descriptors import recv_fds, send_fds
+from lowsock._message.out_of_band import sockatmark
+from lowsock._message.owned import OwnedFds
+from lowsock._message.receiving import recv1msg, recvmsg, recvmsg_into
+from lowsock._message.rights import recv_rights, send_rights
+from lowsock._message.sending import send1msg, sendmsg
 from lowsock._recv_batch import RecvBatch
-from lowsock._rights import recv_rights, send_rights
 from lowsock._send_batch import SendBatch
-from lowsock._sending import send1msg, sendmsg
-from lowsock._urgent import sockatmark
 
 __all__ = [
     "CMSG_LEN",

@@ -7,7 +7,7 @@ import errno
 from array import array
 from typing import TYPE_CHECKING
 
-from lowsock._owned import OwnedFds, owner, slots
+from lowsock._message.owned import OwnedFds, owner, slots
 from lowsock._system.calling import fail, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import ffi, lib

@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from lowsock import OwnedFds, cmsg
-from lowsock._owned import owner, slots
+from lowsock._message.owned import owner, slots
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib
 

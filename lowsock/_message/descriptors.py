@@ -11,8 +11,8 @@ from lowsock._memory import address as _address
 from lowsock._memory.ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, close_all
 from lowsock._memory.buffers import joined
 from lowsock._memory.reply import DATA, FREE, give, spare, take
-from lowsock._receiving import POLLIN
-from lowsock._sending import transmit
+from lowsock._message.receiving import POLLIN
+from lowsock._message.sending import transmit
 from lowsock._system.calling import INT_MAX, MORE, MSG_DONTWAIT, checked_int, iterated, persist, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import ffi, lib

@@ -8,14 +8,14 @@ import errno
 import socket
 from array import array
 
-from lowsock._descriptors import BESIDE, MOST
 from lowsock._memory import address as _address
 from lowsock._memory.ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, decode
 from lowsock._memory.buffers import joined
 from lowsock._memory.reply import DATA, FREE, give, spare, take
-from lowsock._owned import OwnedFds, owner, refuse_closed, slots
-from lowsock._receiving import POLLIN
-from lowsock._sending import transmit
+from lowsock._message.descriptors import BESIDE, MOST
+from lowsock._message.owned import OwnedFds, owner, refuse_closed, slots
+from lowsock._message.receiving import POLLIN
+from lowsock._message.sending import transmit
 from lowsock._system.calling import INT_MAX, MORE, MSG_DONTWAIT, checked_int, iterated, persist, raised_here, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import ffi, lib
