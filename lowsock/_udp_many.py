@@ -7,10 +7,10 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
-from lowsock._batch import _send_plain, sendmmsg
+from lowsock._batch.functions import _send_plain, sendmmsg
+from lowsock._batch.outbox import BATCH, Outbox, deliver, encode_named
 from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._memory.buffers import as_bytes
-from lowsock._outbox import BATCH, Outbox, deliver, encode_named
 from lowsock._system.calling import checked_int, iterated, raised_inside
 from lowsock._system.ffi import ffi
 from lowsock._udp_control import NOTHING, Beside, checked

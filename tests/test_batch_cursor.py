@@ -10,7 +10,9 @@ from typing import Any, Callable
 
 import pytest
 
-from lowsock import RecvBatch, SendBatch, _outbox, _send_batch, constants, recvmmsg
+from lowsock import RecvBatch, SendBatch, constants, recvmmsg
+from lowsock._batch import outbox as _outbox
+from lowsock._batch import send_batch as _send_batch
 from lowsock._system.ffi import lib
 
 PIECES = lib.LOWSOCK_PIECES

@@ -12,7 +12,8 @@ import pytest
 from injecting import TIMEOUTS, Raised, World, at_every_step, losses
 
 import lowsock
-from lowsock import RecvBatch, SendBatch, _inbox
+from lowsock import RecvBatch, SendBatch
+from lowsock._batch import inbox as _inbox
 from lowsock._system.ffi import lib
 
 ROOM = 64  # bytes for control messages

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import lowsock
 from lowsock import RecvBatch, SendBatch
-from lowsock._batch import listed
-from lowsock._inbox import COUNT, events_of, has_ended
+from lowsock._batch.functions import listed
+from lowsock._batch.inbox import COUNT, events_of, has_ended
+from lowsock._batch.outbox import Outbox, deliver
 from lowsock._memory.ancillary import SOL_SOCKET, close_all, descriptors
-from lowsock._outbox import Outbox, deliver
 from lowsock._system.calling import NOT_YET, checked_int, fail
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib

@@ -10,12 +10,12 @@ from __future__ import annotations
 import socket
 from operator import itemgetter
 
-from lowsock._inbox import CONTROL, COUNT, give, take
+from lowsock._batch.inbox import CONTROL, COUNT, give, take
+from lowsock._batch.outbox import BATCH, JOINED, PIECES, SHAPE, Outbox, deliver, encode_named, send_pieces
 from lowsock._memory.address import family_of
 from lowsock._memory.ancillary import NO_ANCDATA, close_all, descriptors
 from lowsock._message.receiving import recvmsg
 from lowsock._message.sending import sendmsg
-from lowsock._outbox import BATCH, JOINED, PIECES, SHAPE, Outbox, deliver, encode_named, send_pieces
 from lowsock._system.calling import INT_MAX, MSG_DONTWAIT, ZERO, checked_int, iterated
 from lowsock._system.ffi import ffi, lib
 

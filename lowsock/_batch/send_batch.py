@@ -14,12 +14,12 @@ from __future__ import annotations
 import select
 import socket
 
-from lowsock._inbox import aligned
+from lowsock._batch.inbox import aligned
+from lowsock._batch.outbox import PIECES, SOCKADDR, encode_named, not_busy, pack, send_pieces
+from lowsock._batch.reused import Reused
 from lowsock._memory.address import family_of
 from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
 from lowsock._memory.buffers import as_bytes, listed
-from lowsock._outbox import PIECES, SOCKADDR, encode_named, not_busy, pack, send_pieces
-from lowsock._reused import Reused
 from lowsock._system.calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_here, target
 from lowsock._system.ffi import ffi, lib
 

@@ -14,10 +14,10 @@ from itertools import count as counted
 from itertools import islice, repeat
 from struct import Struct
 
+from lowsock._batch.outbox import not_busy
 from lowsock._memory.address import KNOWN, KNOWN_NAMES, decode_inet, decode_name
 from lowsock._memory.ancillary import CMSG_LEN
 from lowsock._memory.buffers import PYPY
-from lowsock._outbox import not_busy
 from lowsock._system.calling import MSG_DONTWAIT, NOT_YET, checked_int, persist, raised_here, target
 from lowsock._system.ffi import ffi, lib
 
