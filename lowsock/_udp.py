@@ -6,15 +6,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lowsock import cmsg
-from lowsock._errqueue import LIMIT, Event, read
 from lowsock._system.calling import target
 from lowsock._udp_arrival import Coalesced, Datagram, Received
 from lowsock._udp_many import send_many
 from lowsock._udp_probe import check, has_coalescing, most_segments, options, set_clock
 from lowsock._udp_receiving import Receiver
 from lowsock._udp_sending import Fallbacks, Sender
-from lowsock._zerocopy import ZeroCopySender
 from lowsock.cmsg._options import put_back
+from lowsock.errqueue._events import LIMIT, Event, read
+from lowsock.errqueue._zerocopy import ZeroCopySender
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -26,7 +26,7 @@ from lowsock.cmsg._ipv6 import MAPPED
 
 if TYPE_CHECKING:
     from lowsock._system.types import Address, Buffer, Socket
-    from lowsock._zerocopy import ZeroCopySender
+    from lowsock.errqueue._zerocopy import ZeroCopySender
 
     Refused = tuple[Address, int, bytes]  # the destination, the size of a segment, the peer if it is that
 

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from lowsock import constants
-from lowsock._errqueue import to_event
 from lowsock.cmsg._errors import Origin, PacketTxTimestamp, RecvErr, RecvErr6, VsockRecvErr
 from lowsock.cmsg._times import Timestamping, TimestampingPktInfo
 from lowsock.errqueue import (
@@ -22,6 +21,7 @@ from lowsock.errqueue import (
     UnknownEvent,
     ZeroCopyCompletion,
 )
+from lowsock.errqueue._events import to_event
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="error queues are Linux's")
 

@@ -12,8 +12,9 @@ import pytest
 from lowsock import _udp_many as many
 from lowsock import _udp_receiving as receiving
 from lowsock import _udp_sending as sending
-from lowsock import _zerocopy, cmsg, udp
+from lowsock import cmsg, udp
 from lowsock._system.ffi import ffi
+from lowsock.errqueue import _zerocopy
 
 LINUX = os.uname().sysname == "Linux"
 

@@ -12,9 +12,9 @@ import weakref
 
 import pytest
 
-from lowsock import _zerocopy, constants, errqueue
-from lowsock._errqueue import ATTACHED, ZeroCopyCompletion
-from lowsock.errqueue import IcmpError, Sent, ZeroCopySender
+from lowsock import constants, errqueue
+from lowsock.errqueue import IcmpError, Sent, ZeroCopySender, _zerocopy
+from lowsock.errqueue._events import ATTACHED, ZeroCopyCompletion
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from lowsock import constants
-from lowsock._errqueue import ZeroCopyCompletion
-from lowsock._inflight import Ledger
+from lowsock.errqueue._events import ZeroCopyCompletion
+from lowsock.errqueue._inflight import Ledger
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
 

@@ -13,8 +13,8 @@ import weakref
 import pytest
 
 from lowsock import constants, errqueue
-from lowsock._inflight import HELD
 from lowsock.errqueue import ZeroCopySender
+from lowsock.errqueue._inflight import HELD
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
 

@@ -11,9 +11,9 @@ import injecting
 import pytest
 
 from lowsock import constants, errqueue
-from lowsock._errqueue import ATTACHED, cookie
-from lowsock._inflight import HELD
 from lowsock.errqueue import ZeroCopySender
+from lowsock.errqueue._events import ATTACHED, cookie
+from lowsock.errqueue._inflight import HELD
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's"),

@@ -8,12 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lowsock import errqueue
-from lowsock._errqueue import LIMIT
 from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._system.calling import checked_seconds, fail
 from lowsock.aio._queue import ERROR, WRITE
 from lowsock.aio._trio import checkpoint, is_trio
 from lowsock.aio._waiting import attempt, checked_flags, descriptor, kept
+from lowsock.errqueue._events import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,10 +9,10 @@ import pickle
 
 import lowsock.cmsg
 import lowsock.constants
-from lowsock._errqueue import to_event
 from lowsock._memory.ancillary import parse
 from lowsock.cmsg import ControlMessage, arrival, decode
 from lowsock.cmsg._base import _ENTRIES, row_of
+from lowsock.errqueue._events import to_event
 
 REFUSALS = (TypeError, ValueError, OverflowError)  # what a constructor may say to fields that no kernel would deliver
 

@@ -7,7 +7,8 @@ completions, missed transmit times.
 ip(7), ipv6(7), socket(7).
 """
 
-from lowsock._errqueue import (
+from lowsock.cmsg._errors import Origin
+from lowsock.errqueue._events import (
     Event,
     IcmpError,
     LocalError,
@@ -20,9 +21,8 @@ from lowsock._errqueue import (
     read,
     wait,
 )
-from lowsock._inflight import Sent
-from lowsock._zerocopy import ZeroCopySender
-from lowsock.cmsg._errors import Origin
+from lowsock.errqueue._inflight import Sent
+from lowsock.errqueue._zerocopy import ZeroCopySender
 
 __all__ = [
     "Event",

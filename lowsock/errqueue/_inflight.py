@@ -15,12 +15,12 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lowsock._errqueue import ZeroCopyCompletion
 from lowsock._memory.ancillary import SOL_SOCKET, Control
 from lowsock._system.calling import MSG_DONTWAIT, checked_int, fail
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib
 from lowsock.cmsg._fields import UINT32
+from lowsock.errqueue._events import ZeroCopyCompletion
 
 if TYPE_CHECKING:
     from typing_extensions import Self

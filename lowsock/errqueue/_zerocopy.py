@@ -17,8 +17,16 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lowsock._errqueue import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
-from lowsock._inflight import (
+from lowsock._memory import address as _address
+from lowsock._memory.ancillary import NO_ANCDATA, encode
+from lowsock._memory.buffers import viewed
+from lowsock._memory.reply import CONTROL, DATA, Reply
+from lowsock._system.calling import MSG_DONTWAIT, checked_int, checked_seconds, fail, target, time_out
+from lowsock._system.ffi import ffi
+from lowsock._system.patience import Patience, Surely, alone
+from lowsock.cmsg._fields import UINT32
+from lowsock.errqueue._events import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
+from lowsock.errqueue._inflight import (
     HELD,
     MSG_ZEROCOPY,
     Attempt,
@@ -33,14 +41,6 @@ from lowsock._inflight import (
     remember,
     set_option,
 )
-from lowsock._memory import address as _address
-from lowsock._memory.ancillary import NO_ANCDATA, encode
-from lowsock._memory.buffers import viewed
-from lowsock._memory.reply import CONTROL, DATA, Reply
-from lowsock._system.calling import MSG_DONTWAIT, checked_int, checked_seconds, fail, target, time_out
-from lowsock._system.ffi import ffi
-from lowsock._system.patience import Patience, Surely, alone
-from lowsock.cmsg._fields import UINT32
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
