@@ -13,9 +13,9 @@ import time
 
 import pytest
 
-from lowsock import _udp_receiving as receiving
 from lowsock import cmsg, constants, udp
 from lowsock._system.ffi import lib
+from lowsock.udp import _receiving as receiving
 
 LINUX = sys.platform.startswith("linux")
 linux = pytest.mark.skipif(not LINUX, reason="GRO and these options are Linux's")

@@ -9,8 +9,8 @@ import time
 import pytest
 from udp_sockets import HOSTS, UNLEARNED, bound, cut, linux, numbered, receive
 
-from lowsock import _udp_sending as sending
 from lowsock import constants, udp
+from lowsock.udp import _sending as sending
 
 # ---- what the socket refuses ----
 

@@ -9,12 +9,12 @@ import socket
 
 import pytest
 
-from lowsock import _udp_many as many
-from lowsock import _udp_receiving as receiving
-from lowsock import _udp_sending as sending
 from lowsock import cmsg, udp
 from lowsock._system.ffi import ffi
 from lowsock.errqueue import _zerocopy
+from lowsock.udp import _many as many
+from lowsock.udp import _receiving as receiving
+from lowsock.udp import _sending as sending
 
 LINUX = os.uname().sysname == "Linux"
 

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from lowsock import _udp, constants, udp
+from lowsock import constants, udp
 from lowsock.errqueue import ZeroCopySender
+from lowsock.udp import _endpoint as _udp
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="these options are Linux's")
 

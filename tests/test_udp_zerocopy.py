@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from lowsock import _udp_sending as sending
 from lowsock import constants, udp
+from lowsock.udp import _sending as sending
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
 

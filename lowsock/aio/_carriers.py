@@ -8,8 +8,8 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any, Union
 
 from lowsock import RecvBatch, sendmmsg
-from lowsock._udp_control import checked, ready
 from lowsock.udp import Datagram, Endpoint
+from lowsock.udp._control import checked, ready
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

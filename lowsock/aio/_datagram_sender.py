@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock._memory.address import encode_for, family_of
 from lowsock._system.calling import raised_inside
-from lowsock._udp_control import checked_segment
 from lowsock.aio._carriers import cut
 from lowsock.aio._flow import Flow
 from lowsock.aio._outgoing import Outgoing
 from lowsock.aio._readiness import Readiness
+from lowsock.udp._control import checked_segment
 
 if TYPE_CHECKING:
     import socket

@@ -13,11 +13,11 @@ from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._memory.buffers import as_bytes
 from lowsock._system.calling import checked_int, iterated, raised_inside
 from lowsock._system.ffi import ffi
-from lowsock._udp_control import NOTHING, Beside, checked
+from lowsock.udp._control import NOTHING, Beside, checked
 
 if TYPE_CHECKING:
     from lowsock._system.types import Address, Socket
-    from lowsock._udp_sending import Sender
+    from lowsock.udp._sending import Sender
 
     Pairs = list[tuple[bytes, Address]]
 

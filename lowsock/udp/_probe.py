@@ -13,8 +13,8 @@ from lowsock._system.calling import checked_int, fail, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib
 from lowsock._system.layouts import LAYOUTS
-from lowsock._udp_control import segment_only
 from lowsock.cmsg._base import pair
+from lowsock.udp._control import segment_only
 
 if TYPE_CHECKING:
     from lowsock._system.types import Socket

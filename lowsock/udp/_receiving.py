@@ -22,7 +22,7 @@ from lowsock._system.calling import (
     target,
 )
 from lowsock._system.ffi import lib
-from lowsock._udp_arrival import DATAGRAM, NEWS, SHIFT, SIZE, Arrivals, Burst, Coalesced, Datagram, Received
+from lowsock.udp._arrival import DATAGRAM, NEWS, SHIFT, SIZE, Arrivals, Burst, Coalesced, Datagram, Received
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -20,9 +20,9 @@ from lowsock._memory.buffers import COPIED, PYPY, viewed
 from lowsock._system.calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_inside, target
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
-from lowsock._udp_control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED
+from lowsock.udp._control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
 
 if TYPE_CHECKING:
     from lowsock._system.types import Address, Buffer, Socket

@@ -5,8 +5,8 @@ An `Endpoint` stands around a UDP socket. It sends up to 64 KiB by one system ca
 much, cut apart again. Where the kernel or the platform has no offload, the same calls do the same, more slowly. See udp(7).
 """
 
-from lowsock._udp import Endpoint
-from lowsock._udp_arrival import Coalesced, Datagram, Received
-from lowsock._udp_sending import Fallbacks
+from lowsock.udp._arrival import Coalesced, Datagram, Received
+from lowsock.udp._endpoint import Endpoint
+from lowsock.udp._sending import Fallbacks
 
 __all__ = ["Coalesced", "Datagram", "Endpoint", "Fallbacks", "Received"]

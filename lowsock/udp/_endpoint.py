@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock import cmsg
 from lowsock._system.calling import target
-from lowsock._udp_arrival import Coalesced, Datagram, Received
-from lowsock._udp_many import send_many
-from lowsock._udp_probe import check, has_coalescing, most_segments, options, set_clock
-from lowsock._udp_receiving import Receiver
-from lowsock._udp_sending import Fallbacks, Sender
 from lowsock.cmsg._options import put_back
 from lowsock.errqueue._events import LIMIT, Event, read
 from lowsock.errqueue._zerocopy import ZeroCopySender
+from lowsock.udp._arrival import Coalesced, Datagram, Received
+from lowsock.udp._many import send_many
+from lowsock.udp._probe import check, has_coalescing, most_segments, options, set_clock
+from lowsock.udp._receiving import Receiver
+from lowsock.udp._sending import Fallbacks, Sender
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
