@@ -17,8 +17,8 @@ import pytest
 
 import lowsock
 from lowsock import aio
-from lowsock.aio import _waiting
-from lowsock.aio._queue import QUEUES, READ
+from lowsock.aio._wait import waiting as _waiting
+from lowsock.aio._wait.queue import QUEUES, READ
 
 spec = importlib.util.spec_from_file_location(f"{__name__}_machinery", Path(__file__).with_name("test_injection.py"))
 injection = importlib.util.module_from_spec(spec)

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from lowsock import aio, cmsg, errqueue
-from lowsock.aio import _queue
 from lowsock.aio import errqueue as awaitable
+from lowsock.aio._wait import queue as _queue
 from lowsock.constants import MSG_ERRQUEUE
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="error queues are Linux's")

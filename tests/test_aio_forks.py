@@ -12,8 +12,8 @@ import pytest
 from waiting import receive
 
 from lowsock import aio
-from lowsock.aio import _closing
-from lowsock.aio._queue import QUEUES
+from lowsock.aio._wait import closing as _closing
+from lowsock.aio._wait.queue import QUEUES
 
 
 def in_child(do):

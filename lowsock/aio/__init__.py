@@ -17,10 +17,10 @@ from lowsock.aio._calls import (
     send_rights,
     sendmsg,
 )
-from lowsock.aio._closing import close
 from lowsock.aio._datagrams import create_datagram_endpoint
 from lowsock.aio._incoming import BrokenStream, Received
 from lowsock.aio._streams import UnixStream
+from lowsock.aio._wait.closing import close
 
 __all__ = [
     "BrokenStream",

@@ -17,8 +17,8 @@ from lowsock._memory.ancillary import SOL_SOCKET, close_all, descriptors
 from lowsock._system.calling import NOT_YET, checked_int, fail
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib
-from lowsock.aio._queue import WRITE
-from lowsock.aio._waiting import attempt, checked_flags, descriptor, reading
+from lowsock.aio._wait.queue import WRITE
+from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,9 +13,9 @@ from lowsock import OwnedFds
 from lowsock._memory.address import encode_for, family_of
 from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._system.constants import CONSTANTS
-from lowsock.aio._queue import WRITE
-from lowsock.aio._trio import checkpoint, is_trio
-from lowsock.aio._waiting import MODULES, again, attempt, checked_flags, is_free, kept, reading, stand
+from lowsock.aio._wait.queue import WRITE
+from lowsock.aio._wait.trio import checkpoint, is_trio
+from lowsock.aio._wait.waiting import MODULES, again, attempt, checked_flags, is_free, kept, reading, stand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

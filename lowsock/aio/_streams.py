@@ -12,12 +12,12 @@ from lowsock._memory.buffers import as_bytes, viewed
 from lowsock._system.calling import MSG_DONTWAIT, checked_int, fail, iterated, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib
-from lowsock.aio._closing import close
 from lowsock.aio._incoming import HEADER, Incoming, Received
-from lowsock.aio._queue import READ, WRITE
-from lowsock.aio._trio import checkpoint, is_trio
-from lowsock.aio._turns import Turns
-from lowsock.aio._waiting import MODULES, again, attempt, descriptor, is_free
+from lowsock.aio._wait.closing import close
+from lowsock.aio._wait.queue import READ, WRITE
+from lowsock.aio._wait.trio import checkpoint, is_trio
+from lowsock.aio._wait.turns import Turns
+from lowsock.aio._wait.waiting import MODULES, again, attempt, descriptor, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lowsock import errqueue
 from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._system.calling import checked_seconds, fail
-from lowsock.aio._queue import ERROR, WRITE
-from lowsock.aio._trio import checkpoint, is_trio
-from lowsock.aio._waiting import attempt, checked_flags, descriptor, kept
+from lowsock.aio._wait.queue import ERROR, WRITE
+from lowsock.aio._wait.trio import checkpoint, is_trio
+from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, kept
 from lowsock.errqueue._events import LIMIT
 
 if TYPE_CHECKING:

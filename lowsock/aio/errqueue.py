@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from lowsock import errqueue
 from lowsock._system.calling import checked_seconds, fail
-from lowsock.aio._queue import ERROR
-from lowsock.aio._trio import checkpoint, is_trio
-from lowsock.aio._waiting import attempt, descriptor
+from lowsock.aio._wait.queue import ERROR
+from lowsock.aio._wait.trio import checkpoint, is_trio
+from lowsock.aio._wait.waiting import attempt, descriptor
 from lowsock.aio._zerocopy import ZeroCopySender
 from lowsock.errqueue._events import LIMIT
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lowsock import udp
-from lowsock.aio._queue import READ, WRITE
-from lowsock.aio._trio import checkpoint, is_trio
-from lowsock.aio._waiting import attempt, checked_flags, descriptor, kept
+from lowsock.aio._wait.queue import READ, WRITE
+from lowsock.aio._wait.trio import checkpoint, is_trio
+from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, kept
 from lowsock.aio._zerocopy import finish
 from lowsock.errqueue._events import LIMIT
 

@@ -7,7 +7,7 @@ import errno
 import sys
 from typing import TYPE_CHECKING, Any, Callable
 
-from lowsock.aio._queue import WRITE, Place, Queue
+from lowsock.aio._wait.queue import WRITE, Place, Queue
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future

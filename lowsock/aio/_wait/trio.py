@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, Callable
 
-from lowsock.aio._queue import WRITE, Place, Queue
+from lowsock.aio._wait.queue import WRITE, Place, Queue
 
 
 def running_token() -> Any:

@@ -7,8 +7,8 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from lowsock.aio._asyncio import running_loop
-from lowsock.aio._trio import running_token
+from lowsock.aio._wait.asyncio import running_loop
+from lowsock.aio._wait.trio import running_token
 
 if TYPE_CHECKING:
     from asyncio import Future

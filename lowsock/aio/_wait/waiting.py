@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from lowsock._system.calling import MSG_DONTWAIT, MSG_ERRQUEUE, ZERO, checked_int, fail, iterated, raised_inside, target
-from lowsock.aio._asyncio import LoopQueue, running_loop
-from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Place, Queue, key_of, register
-from lowsock.aio._trio import TrioQueue, checkpoint, is_trio, running_token
+from lowsock.aio._wait.asyncio import LoopQueue, running_loop
+from lowsock.aio._wait.queue import ERROR, QUEUES, READ, WRITE, Place, Queue, key_of, register
+from lowsock.aio._wait.trio import TrioQueue, checkpoint, is_trio, running_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from lowsock._system.calling import target
-from lowsock.aio._queue import ERROR, QUEUES, READ, WRITE, Queue, key_of
+from lowsock.aio._wait.queue import ERROR, QUEUES, READ, WRITE, Queue, key_of
 
 if TYPE_CHECKING:
     from lowsock._system.types import Socket
