@@ -8,7 +8,7 @@ import pytest
 from datagram_loops import closed, opened, own
 
 from lowsock import aio
-from lowsock.aio._datagrams import create_datagram_endpoint
+from lowsock.aio._datagram.endpoint import create_datagram_endpoint
 
 
 async def refused(make, recorder, host, connected):

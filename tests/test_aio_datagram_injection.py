@@ -7,8 +7,8 @@ import pytest
 from batching import received
 from injecting import Failed, at_every_step
 
-from lowsock.aio._carriers import carrier
-from lowsock.aio._outgoing import Outgoing
+from lowsock.aio._datagram.carriers import carrier
+from lowsock.aio._datagram.outgoing import Outgoing
 
 ERRORS = pytest.mark.parametrize("error", [KeyboardInterrupt, Failed])
 LIKE = [(8, None)] * 3

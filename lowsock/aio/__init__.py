@@ -17,7 +17,7 @@ from lowsock.aio._calls import (
     send_rights,
     sendmsg,
 )
-from lowsock.aio._datagrams import create_datagram_endpoint
+from lowsock.aio._datagram.endpoint import create_datagram_endpoint
 from lowsock.aio._incoming import BrokenStream, Received
 from lowsock.aio._streams import UnixStream
 from lowsock.aio._wait.closing import close

@@ -14,8 +14,8 @@ from lowsock._system.calling import checked_int
 if TYPE_CHECKING:
     import asyncio
 
-    from lowsock.aio._carriers import Carrier
-    from lowsock.aio._datagram_transport import DatagramTransport
+    from lowsock.aio._datagram.carriers import Carrier
+    from lowsock.aio._datagram.transport import DatagramTransport
 
     Addresses = tuple[Any, Any]  # local, remote
     Candidate = tuple[int, int, Addresses]  # family, protocol
@@ -77,7 +77,7 @@ async def create_datagram_endpoint(
     try:
         if default is not None:
             _set_ecn(sock, default)
-        from lowsock.aio._datagram_transport import DatagramTransport  # now that asyncio has been imported
+        from lowsock.aio._datagram.transport import DatagramTransport  # now that asyncio has been imported
 
         protocol = protocol_factory()
         transport = DatagramTransport(loop, sock, protocol, _carrier(sock, protocol, asked, gso, gro), address)
@@ -228,6 +228,6 @@ def _carrier(sock: socket.socket, protocol: Any, asked: dict[str, bool | None], 
     wanted = {name: whole if value is None else bool(value) for name, value in asked.items()}
     if wanted["errors"] and not hasattr(protocol, "errors_received"):
         raise TypeError("errors takes a protocol that has a method errors_received")
-    from lowsock.aio._carriers import carrier
+    from lowsock.aio._datagram.carriers import carrier
 
     return carrier(sock, gso=gso, gro=gro, **wanted)

@@ -8,14 +8,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lowsock._system.calling import raised_inside
-from lowsock.aio._datagram_sender import DatagramSender
+from lowsock.aio._datagram.sender import DatagramSender
 from lowsock.udp import Datagram
 
 if TYPE_CHECKING:
     import asyncio
     import socket
 
-    from lowsock.aio._carriers import Carrier
+    from lowsock.aio._datagram.carriers import Carrier
 
 _MOST = 512  # datagrams after which one readiness callback lets the loop go on
 _ERROR = 64  # datagrams that an error counts as
