@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowsock import OwnedFds, cmsg
-from lowsock.aio._incoming import MSG_CTRUNC, BrokenStream, Incoming
+from lowsock.aio._stream.incoming import MSG_CTRUNC, BrokenStream, Incoming
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="these credentials are Linux's")
 

@@ -18,8 +18,8 @@ from lowsock.aio._calls import (
     sendmsg,
 )
 from lowsock.aio._datagram.endpoint import create_datagram_endpoint
-from lowsock.aio._incoming import BrokenStream, Received
-from lowsock.aio._streams import UnixStream
+from lowsock.aio._stream.incoming import BrokenStream, Received
+from lowsock.aio._stream.stream import UnixStream
 from lowsock.aio._wait.closing import close
 
 __all__ = [

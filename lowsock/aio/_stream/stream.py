@@ -12,7 +12,7 @@ from lowsock._memory.buffers import as_bytes, viewed
 from lowsock._system.calling import MSG_DONTWAIT, checked_int, fail, iterated, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib
-from lowsock.aio._incoming import HEADER, Incoming, Received
+from lowsock.aio._stream.incoming import HEADER, Incoming, Received
 from lowsock.aio._wait.closing import close
 from lowsock.aio._wait.queue import READ, WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
