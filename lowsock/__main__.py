@@ -15,8 +15,9 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
-from lowsock import _mainjob, _probes
-from lowsock._probing import Row
+from lowsock._command import mainjob as _mainjob
+from lowsock._command import probes as _probes
+from lowsock._command.probing import Row
 
 _DESCRIPTION = """\
 Does what lowsock is for, on real sockets of this machine: data over TCP, UDP and AF_UNIX, a message gathered and

@@ -14,7 +14,9 @@ import time
 import pytest
 
 from lowsock import __main__ as command
-from lowsock import _mainjob, _probes, _probing
+from lowsock._command import mainjob as _mainjob
+from lowsock._command import probes as _probes
+from lowsock._command import probing as _probing
 
 ENVIRONMENT = {"lowsock", "python", "kernel", "machine", "libc", "cffi"}
 JOB = ["tcp", "udp", "unix", "gather and scatter", "descriptor", "out-of-band"]

@@ -13,7 +13,13 @@ import time
 
 import pytest
 
-from lowsock import _loopback, _probes, _probes_error, _probes_ip, _probes_unix, _probing, cmsg, errqueue, peer, sendmsg
+from lowsock import cmsg, errqueue, peer, sendmsg
+from lowsock._command import loopback as _loopback
+from lowsock._command import probes as _probes
+from lowsock._command import probes_error as _probes_error
+from lowsock._command import probes_ip as _probes_ip
+from lowsock._command import probes_unix as _probes_unix
+from lowsock._command import probing as _probing
 
 LINUX = sys.platform.startswith("linux")
 linux = pytest.mark.skipif(not LINUX, reason="the features are Linux's")
@@ -172,7 +178,7 @@ for name in set(CONSTANTS) - kept:
     if name.startswith(("IP_", "IPV6_R", "IPV6_P", "IPV6_H", "IPV6_T", "IPV6_M", "MSG_", "NETLINK_", "PACKET_", "SCM_",
                         "SO_", "SOF_", "TCP_", "UDP_", "VMADDR_")):
         del CONSTANTS[name]
-from lowsock import _probes
+from lowsock._command import probes as _probes
 print(json.dumps([row._asdict() for row in _probes.run()]))
 """
 

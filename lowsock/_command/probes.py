@@ -13,9 +13,12 @@ import platform
 import socket
 import sysconfig
 
-from lowsock import _probes_error, _probes_ip, _probes_other, _probes_unix
-from lowsock._loopback import TIMEOUT, Lacking, Sockets
-from lowsock._probing import Probe, Row
+from lowsock._command import probes_error as _probes_error
+from lowsock._command import probes_ip as _probes_ip
+from lowsock._command import probes_other as _probes_other
+from lowsock._command import probes_unix as _probes_unix
+from lowsock._command.loopback import TIMEOUT, Lacking, Sockets
+from lowsock._command.probing import Probe, Row
 
 PROBES: list[Probe] = [*_probes_unix.PROBES, *_probes_ip.PROBES, *_probes_error.PROBES, *_probes_other.PROBES]
 

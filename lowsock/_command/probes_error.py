@@ -8,8 +8,8 @@ import time
 from typing import Any, TypeVar
 
 from lowsock import cmsg, errqueue, recvmsg, sendmsg
-from lowsock._loopback import TIMEOUT, Missing, Sockets
-from lowsock._probing import Probe, age, pair
+from lowsock._command.loopback import TIMEOUT, Missing, Sockets
+from lowsock._command.probing import Probe, age, pair
 from lowsock._system.layouts import LAYOUTS
 
 E = TypeVar("E")

@@ -8,8 +8,8 @@ import struct
 import time
 
 from lowsock import cmsg, constants, recvmmsg, recvmsg, sendmmsg, sendmsg
-from lowsock._loopback import TIMEOUT, Missing, Sockets, number
-from lowsock._probing import Probe, came, pair
+from lowsock._command.loopback import TIMEOUT, Missing, Sockets, number
+from lowsock._command.probing import Probe, came, pair
 
 # linux/rtnetlink.h, linux/netlink.h and linux/if_ether.h: no constants of sockets
 _RTM_NEWLINK, _RTM_GETLINK, _NLM_F_REQUEST, _NLM_F_DUMP = 16, 18, 0x1, 0x300

@@ -9,8 +9,8 @@ import time
 from typing import Any, Callable, NamedTuple
 
 from lowsock import cmsg, recvmsg, sendmsg
-from lowsock._loopback import TIMEOUT, Missing, Sockets
-from lowsock._probing import Probe, age, beside, came, greatest, pair, takes
+from lowsock._command.loopback import TIMEOUT, Missing, Sockets
+from lowsock._command.probing import Probe, age, beside, came, greatest, pair, takes
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 

@@ -8,8 +8,8 @@ import secrets
 import socket
 
 from lowsock import OwnedFds, cmsg, constants, peer, recv_rights, recvmsg, send_fds, send_rights, sendmsg, sockatmark
-from lowsock._loopback import Missing, Sockets
-from lowsock._probing import Probe, beside, greatest, takes
+from lowsock._command.loopback import Missing, Sockets
+from lowsock._command.probing import Probe, beside, greatest, takes
 
 # ---- descriptors ----
 

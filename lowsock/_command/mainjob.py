@@ -17,7 +17,7 @@ from array import array
 from typing import Callable, NamedTuple
 
 from lowsock import constants, recv1msg, recv_fds, recvmsg_into, send1msg, sendmsg, sockatmark
-from lowsock._loopback import Missing, Pair, Sockets
+from lowsock._command.loopback import Missing, Pair, Sockets
 
 TIMEOUT = 2.0  # seconds that a part waits for what it has sent
 PATIENCE = 20.0  # seconds that one waits for a child process, which may start on a busy machine
@@ -127,7 +127,7 @@ def _gather(sockets: Sockets) -> Done:
 
 # ---- a descriptor for a child process ----
 
-CHILD = "import sys; sys.path[:] = sys.argv[2:]; from lowsock._mainjob import child; child(int(sys.argv[1]))"
+CHILD = "import sys; sys.path[:] = sys.argv[2:]; from lowsock._command.mainjob import child; child(int(sys.argv[1]))"
 
 
 def _descriptor(sockets: Sockets) -> Done:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple, TypeVar
 
 from lowsock import cmsg, constants, recvmsg, sendmsg
-from lowsock._loopback import Missing, Sockets
+from lowsock._command.loopback import Missing, Sockets
 from lowsock.cmsg._base import row_of
 
 M = TypeVar("M", bound=cmsg.ControlMessage)
