@@ -40,10 +40,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from lowsock import _peer
+from lowsock.peer import _options
 
 if TYPE_CHECKING:
-    from lowsock import OwnedFds
+    from lowsock._message.owned import OwnedFds
     from lowsock._system.types import Socket
 
 __all__ = ["PeerCredentials", "credentials", "groups", "pidfd", "security"]
@@ -67,7 +67,7 @@ def credentials(sock: Socket) -> PeerCredentials:
     connected), of which Linux would say pid 0 and uid -1; `NotImplementedError` where the system tells nothing of the kind.
     See SO_PEERCRED in unix(7); LOCAL_PEERCRED on FreeBSD and macOS.
     """
-    pid, uid, gid = _peer.identity(sock)
+    pid, uid, gid = _options.identity(sock)
     return PeerCredentials(pid or None, uid, gid)
 
 
@@ -77,7 +77,7 @@ def groups(sock: Socket) -> list[int]:
     Raises `OSError`: ENODATA for a socket without such a peer; `NotImplementedError` where there is no SO_PEERGROUPS
     (Linux 4.13). See unix(7), getgroups(2).
     """
-    return _peer.groups(sock)
+    return _options.groups(sock)
 
 
 def pidfd(sock: Socket) -> OwnedFds:
@@ -87,7 +87,7 @@ def pidfd(sock: Socket) -> OwnedFds:
     Raises `OSError`: ENODATA for a socket without such a peer (before Linux 6.16 ESRCH, and EINVAL or ESRCH once the peer
     has been waited for); `NotImplementedError` where the kernel has no SO_PEERPIDFD (Linux 6.5). See pidfd_open(2), unix(7).
     """
-    return _peer.pidfd(sock)
+    return _options.pidfd(sock)
 
 
 def security(sock: Socket) -> str | None:
@@ -97,5 +97,5 @@ def security(sock: Socket) -> str | None:
     SELinux, Smack) and where the peer has no label: neither is an error here, since there is nothing to learn.
     Raises `OSError` for other failures. See SO_PEERSEC in unix(7).
     """
-    label = _peer.label(sock)
+    label = _options.label(sock)
     return None if label is None else os.fsdecode(label.rstrip(b"\0"))
