@@ -8,11 +8,12 @@ import select
 import socket
 from typing import TYPE_CHECKING, Any
 
-import lowsock
-from lowsock import RecvBatch, SendBatch
+from lowsock._batch import functions
 from lowsock._batch.functions import listed
 from lowsock._batch.inbox import COUNT, events_of, has_ended
 from lowsock._batch.outbox import Outbox, deliver
+from lowsock._batch.recv_batch import RecvBatch
+from lowsock._batch.send_batch import SendBatch
 from lowsock._memory.ancillary import SOL_SOCKET, close_all, descriptors
 from lowsock._system.calling import NOT_YET, checked_int, fail
 from lowsock._system.constants import CONSTANTS
@@ -39,7 +40,7 @@ async def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) ->
     own = listed(messages)
     if lib.lowsock_option(descriptor(sock), SOL_SOCKET, _SO_TYPE) == socket.SOCK_STREAM:
         return await _send_stream(sock, own, flags)
-    return await attempt(sock, WRITE, lambda: lowsock.sendmmsg(sock, own, flags))
+    return await attempt(sock, WRITE, lambda: functions.sendmmsg(sock, own, flags))
 
 
 async def _send_stream(sock: Socket, messages: list[Any], flags: int) -> int:
@@ -90,7 +91,7 @@ async def recvmmsg(
     """
     flags = checked_flags(flags)
     if not wait_all:
-        return await attempt(sock, reading(flags), lambda: lowsock.recvmmsg(sock, vlen, bufsize, ancbufsize, flags))
+        return await attempt(sock, reading(flags), lambda: functions.recvmmsg(sock, vlen, bufsize, ancbufsize, flags))
     if not checked_int("vlen", vlen, least=0, most=COUNT):
         return []
     with RecvBatch(vlen, bufsize, ancbufsize) as batch:

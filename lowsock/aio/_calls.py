@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import lowsock
-from lowsock import OwnedFds
 from lowsock._memory.address import encode_for, family_of
 from lowsock._memory.ancillary import NO_ANCDATA
+from lowsock._message import descriptors, receiving, rights, sending
+from lowsock._message.owned import OwnedFds
 from lowsock._system.constants import CONSTANTS
 from lowsock.aio._wait.queue import WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)
 
-_sendmsg, _recvmsg = lowsock.sendmsg, lowsock.recvmsg
+_sendmsg, _recvmsg = sending.sendmsg, receiving.recvmsg
 
 
 async def sendmsg(
@@ -74,7 +74,7 @@ async def recvmsg_into(
     """As `lowsock.recvmsg_into`, awaitable. While it waits the buffers are not held. See recvmsg(2)."""
     flags = checked_flags(flags)
     own = kept("buffers", "bytes-like objects", buffers)
-    return await attempt(sock, reading(flags), lambda: lowsock.recvmsg_into(sock, own, ancbufsize, flags))
+    return await attempt(sock, reading(flags), lambda: receiving.recvmsg_into(sock, own, ancbufsize, flags))
 
 
 async def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[ControlMessage] = NO_ANCDATA) -> int:
@@ -82,7 +82,7 @@ async def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterab
     flags = checked_flags(flags)
     if ancillary is not NO_ANCDATA:
         ancillary = kept("ancillary", "(level, type, data)", ancillary)
-    return await attempt(sock, WRITE, lambda: lowsock.send1msg(sock, data, flags, ancillary))
+    return await attempt(sock, WRITE, lambda: sending.send1msg(sock, data, flags, ancillary))
 
 
 async def recv1msg(
@@ -90,21 +90,21 @@ async def recv1msg(
 ) -> tuple[bytes, int, Ancillary]:
     """As `lowsock.recv1msg`, awaitable. See recvmsg(2)."""
     flags = checked_flags(flags)
-    return await attempt(sock, reading(flags), lambda: lowsock.recv1msg(sock, maxsize, flags=flags, cmsg_size=cmsg_size))
+    return await attempt(sock, reading(flags), lambda: receiving.recv1msg(sock, maxsize, flags=flags, cmsg_size=cmsg_size))
 
 
 async def send_fds(
     sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags: int = 0, address: Address = None
 ) -> int:
     """As `lowsock.send_fds`, awaitable: keep ``fds`` open until it is done; ``address`` is numeric. See unix(7)."""
-    call, own = lowsock.send_fds, kept("fds", "int", fds)
+    call, own = descriptors.send_fds, kept("fds", "int", fds)
     return await _send_descriptors(call, sock, buffers, own, flags, address)
 
 
 async def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[bytes, list[int], int, Address]:
     """As `lowsock.recv_fds`, awaitable. See unix(7), recvmsg(2)."""
     flags = checked_flags(flags)
-    return await attempt(sock, reading(flags), lambda: lowsock.recv_fds(sock, bufsize, maxfds, flags))
+    return await attempt(sock, reading(flags), lambda: descriptors.recv_fds(sock, bufsize, maxfds, flags))
 
 
 async def send_rights(
@@ -113,7 +113,7 @@ async def send_rights(
     """As `lowsock.send_rights`, awaitable: the objects among ``fds`` are kept alive until it is done, and asked for their
     numbers at each attempt; ``address`` is numeric. See unix(7)."""
     own = fds if isinstance(fds, OwnedFds) else kept("fds", "ints or objects with fileno()", fds)
-    return await _send_descriptors(lowsock.send_rights, sock, buffers, own, flags, address)
+    return await _send_descriptors(rights.send_rights, sock, buffers, own, flags, address)
 
 
 async def recv_rights(
@@ -121,7 +121,7 @@ async def recv_rights(
 ) -> tuple[bytes, OwnedFds, int, Address]:
     """As `lowsock.recv_rights`, awaitable. See unix(7), recvmsg(2)."""
     flags = checked_flags(flags)
-    return await attempt(sock, reading(flags), lambda: lowsock.recv_rights(sock, bufsize, maxfds, flags))
+    return await attempt(sock, reading(flags), lambda: rights.recv_rights(sock, bufsize, maxfds, flags))
 
 
 async def _send_descriptors(call: Any, sock: Socket, buffers: Any, fds: Any, flags: int, address: Address) -> int:

@@ -7,7 +7,8 @@ import socket
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Union
 
-from lowsock import RecvBatch, sendmmsg
+from lowsock._batch.functions import sendmmsg
+from lowsock._batch.recv_batch import RecvBatch
 from lowsock.udp import Datagram, Endpoint
 from lowsock.udp._control import checked, ready
 

@@ -12,8 +12,8 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from lowsock import OwnedFds, cmsg
-from lowsock._message.owned import owner, slots
+from lowsock import cmsg
+from lowsock._message.owned import OwnedFds, owner, slots
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib
 

@@ -7,8 +7,11 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
-from lowsock import OwnedFds, cmsg, recv_rights, send_rights, sendmsg
+from lowsock import cmsg
 from lowsock._memory.buffers import as_bytes, viewed
+from lowsock._message.owned import OwnedFds
+from lowsock._message.rights import recv_rights, send_rights
+from lowsock._message.sending import sendmsg
 from lowsock._system.calling import MSG_DONTWAIT, checked_int, fail, iterated, target
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib
