@@ -12,7 +12,7 @@ from fractions import Fraction
 import pytest
 
 from lowsock import cmsg, errqueue
-from lowsock._system.patience import Patience
+from lowsock._system.waiting import Patience
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="error queues are Linux's")
 

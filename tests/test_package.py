@@ -19,59 +19,23 @@ import lowsock.constants
 PACKAGE = pathlib.Path(lowsock.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# Imports point down: a module imports from the rows under its own, never from its own row or one above.
-LAYERS = (
+# Imports point down: a module imports from its own wing and from rows under it, never from another wing of its row or from
+# one above. A module is of the longest wing that its name begins with.
+WINGS = (
     ("__main__",),
-    ("_mainjob", "_probes"),
-    ("_probes_error", "_probes_ip", "_probes_other", "_probes_unix"),
-    ("_probing",),
-    ("_loopback",),
-    ("aio", "aio.errqueue", "aio.udp"),
-    ("aio._streams", "aio._zerocopy"),
-    ("aio._batches", "aio._calls", "aio._closing", "aio._datagrams", "aio._incoming", "aio._turns"),
-    ("aio._datagram_transport",),
-    ("aio._datagram_sender",),
-    ("aio._outgoing",),
-    ("aio._carriers", "aio._flow", "aio._readiness"),
-    ("aio._waiting",),
-    ("aio._asyncio", "aio._trio"),
-    ("aio._queue",),
-    ("udp",),
-    ("_udp",),
-    ("_udp_many", "_udp_probe"),
-    ("_udp_receiving", "_udp_sending"),
-    ("_udp_arrival", "_udp_control"),
-    ("errqueue",),
-    ("_zerocopy",),
-    ("_inflight",),
-    ("_errqueue",),
-    ("cmsg",),
-    ("cmsg._options",),
-    ("cmsg._portable",),
-    ("cmsg._ipv6",),
-    ("cmsg._errors", "cmsg._ip", "cmsg._times"),
-    ("cmsg._questions",),
-    ("cmsg._alg", "cmsg._netlink", "cmsg._packet", "cmsg._socket", "cmsg._tcp", "cmsg._tls", "cmsg._udp"),
-    ("cmsg._fields",),
-    ("cmsg._base",),
-    ("peer",),
-    ("_peer",),
+    ("_command",),
     ("__init__",),
-    ("_rights",),
-    ("constants", "_descriptors", "_urgent"),
-    ("_batch",),
-    ("_receiving", "_sending", "_patience", "_owned", "_recv_batch", "_send_batch"),
-    ("_reused",),
-    ("_inbox",),
-    ("_outbox",),
-    ("_ancillary", "_address"),
-    ("_buffers", "_reply"),
-    ("_layouts", "_calling"),
-    ("_constants",),
-    ("_ffi",),
-    ("_native", "_types"),
+    ("aio", "constants", "peer"),
+    ("aio._datagram", "aio._stream"),
+    ("aio._wait",),
+    ("udp",),
+    ("_batch", "errqueue"),
+    ("cmsg",),
+    ("_message",),
+    ("_memory",),
+    ("_system",),
 )
-DEPTH = {module: depth for depth, row in enumerate(LAYERS) for module in row}
+DEPTH = {wing: depth for depth, row in enumerate(WINGS) for wing in row}
 
 SIGNATURES = {
     "CMSG_LEN": "(length)",
@@ -100,6 +64,13 @@ def module_of(path):
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
 
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def wing_of(module):
+    return max((wing for wing in DEPTH if f"{module}.".startswith(f"{wing}.")), key=len, default=None)
+
+
 def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -110,19 +81,18 @@ def nodes(path, kind):
 
 def own_name(module, name):
     """The module of this package that ``from MODULE import NAME`` reads, or None."""
-    if module == "lowsock":
-        return name if name in DEPTH else "__init__"
-    return module.partition(".")[2] if module.startswith("lowsock.") else None
+    if module.partition(".")[0] != "lowsock":
+        return None
+    inside = module.partition(".")[2]
+    return next((each for each in (f"{inside}.{name}".strip("."), inside) if each in MODULES), inside or "__init__")
 
 
 def imported(path):
-    """The modules of this package that a file imports."""
+    """The modules of this package that a file imports; it names them in full."""
+    assert [node.module for node in nodes(path, ast.ImportFrom) if node.level] == []
     found = {own_name(alias.name, "") for node in nodes(path, ast.Import) for alias in node.names}
     for node in nodes(path, ast.ImportFrom):
-        module = node.module or "lowsock"
-        if node.level:
-            module = "lowsock" if node.module is None else f"lowsock.{node.module}"
-        found |= {own_name(module, alias.name) for alias in node.names}
+        found |= {own_name(node.module, alias.name) for alias in node.names}
     return found - {None}
 
 
@@ -151,23 +121,40 @@ def test_no_c_source_is_installed():
 # ---- what it imports ----
 
 
-def test_every_module_has_its_row_in_the_table():
-    assert {module_of(path) for path in SOURCES} <= set(DEPTH)
+def test_every_module_is_of_a_wing():
+    assert [module for module in MODULES if wing_of(module) is None] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_of)
-def test_imports_point_down(path):
-    depth = DEPTH[module_of(path)]
-    assert [module for module in sorted(imported(path)) if DEPTH[module] <= depth] == []
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    """Out of a wing to one below it; within a wing one way too."""
+    wing = wing_of(module)
+    up = [each for each in imported(MODULES[module]) & set(MODULES) if wing_of(each) != wing]
+    assert [each for each in up if DEPTH[wing_of(each)] <= DEPTH[wing]] == []
+    assert module not in reached(module)
+
+
+def reached(module):
+    """All modules of the same wing that a module imports, and that those import."""
+    found, waiting = set(), [module]
+    while waiting:
+        new = imported(MODULES[waiting.pop()]) & set(MODULES) - found
+        new = {each for each in new if wing_of(each) == wing_of(module)}
+        found |= new
+        waiting += new
+    return found
 
 
 def test_only_one_module_imports_the_compiled_one():
-    assert [module_of(path) for path in SOURCES if "_native" in imported(path)] == ["_ffi"]
+    assert [module for module, path in MODULES.items() if "_native" in imported(path)] == ["_system.ffi"]
+
+
+def is_public(module):
+    return module == "__init__" or not any(part.startswith("_") for part in module.split("."))
 
 
 def test_the_public_modules_do_not_see_the_compiled_one():
-    public = [path for path in SOURCES if path.stem == "__init__" or not module_of(path).rpartition(".")[2].startswith("_")]
-    assert [module_of(path) for path in public if "_ffi" in imported(path)] == []
+    assert [each for each, path in MODULES.items() if is_public(each) and "_system.ffi" in imported(path)] == []
 
 
 IMPORT = """
@@ -211,9 +198,9 @@ def test_os_error_is_raised_in_one_place():
         (module_of(path), ast.unparse(node))
         for path in SOURCES
         for node in nodes(path, ast.Raise)
-        if is_os_error(raised(node)) and module_of(path) != "_calling"
+        if is_os_error(raised(node)) and module_of(path) != "_system.errors"
     }
-    assert places <= {("_address", "raise OSError('AF_UNIX path too long')")}
+    assert places <= {("_memory.address", "raise OSError('AF_UNIX path too long')")}
 
 
 # ---- what it shows ----

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from lowsock import cmsg, constants, udp
-from lowsock._system.calling import fail
+from lowsock._system.errors import fail
 from lowsock.udp import _many as many
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this is Linux's")

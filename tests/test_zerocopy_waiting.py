@@ -14,8 +14,8 @@ import types
 import pytest
 
 from lowsock import constants
-from lowsock._system.patience import Surely
 from lowsock.errqueue import ZeroCopySender
+from lowsock.errqueue._exclusive import Surely
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
 

@@ -16,7 +16,8 @@ from lowsock._memory.address import family_of
 from lowsock._memory.ancillary import NO_ANCDATA, close_all, descriptors
 from lowsock._message.receiving import recvmsg
 from lowsock._message.sending import sendmsg
-from lowsock._system.calling import INT_MAX, MSG_DONTWAIT, ZERO, checked_int, iterated
+from lowsock._system.arguments import INT_MAX, ZERO, checked_int, iterated
+from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

@@ -18,8 +18,12 @@ from lowsock._batch.outbox import not_busy
 from lowsock._memory.address import KNOWN, KNOWN_NAMES, decode_inet, decode_name
 from lowsock._memory.ancillary import CMSG_LEN
 from lowsock._memory.buffers import PYPY
-from lowsock._system.calling import MSG_DONTWAIT, NOT_YET, checked_int, persist, raised_here, target
+from lowsock._system.arguments import checked_int
+from lowsock._system.constants import MSG_DONTWAIT
+from lowsock._system.descriptor import target
+from lowsock._system.errors import NOT_YET, raised_here
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.waiting import persist
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

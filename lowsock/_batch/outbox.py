@@ -13,8 +13,10 @@ from itertools import accumulate
 from lowsock._memory.address import encode_for, family_of
 from lowsock._memory.ancillary import CMSG_SPACE, NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
 from lowsock._memory.buffers import Gathered
-from lowsock._system.calling import MSG_DONTWAIT, persist, target
+from lowsock._system.constants import MSG_DONTWAIT
+from lowsock._system.descriptor import target
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.waiting import persist
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lowsock._batch.inbox import slots
-from lowsock._system.calling import checked_int
+from lowsock._system.arguments import checked_int
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

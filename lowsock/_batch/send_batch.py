@@ -20,8 +20,12 @@ from lowsock._batch.reused import Reused
 from lowsock._memory.address import family_of
 from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
 from lowsock._memory.buffers import as_bytes, listed
-from lowsock._system.calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_here, target
+from lowsock._system.arguments import ZERO, checked_int
+from lowsock._system.constants import MSG_DONTWAIT
+from lowsock._system.descriptor import target
+from lowsock._system.errors import raised_here
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.waiting import persist
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

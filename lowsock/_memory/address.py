@@ -8,8 +8,10 @@ import os
 import socket
 
 from lowsock._memory.buffers import as_bytes
-from lowsock._system.calling import checked_field, fail, raised_here, target
+from lowsock._system.arguments import checked_field
 from lowsock._system.constants import CONSTANTS
+from lowsock._system.descriptor import target
+from lowsock._system.errors import fail, raised_here
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
 

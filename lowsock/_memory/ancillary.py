@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from lowsock._memory.buffers import as_bytes
 from lowsock._memory.reply import Reply
-from lowsock._system.calling import INT_MAX, checked_index, checked_int, iterated
+from lowsock._system.arguments import INT_MAX, checked_index, checked_int, iterated
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import ffi, lib
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 
-from lowsock._system.calling import iterated, raised_here
+from lowsock._system.arguments import iterated
 from lowsock._system.constants import CONSTANTS
+from lowsock._system.errors import raised_here
 from lowsock._system.ffi import ffi
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

@@ -7,7 +7,7 @@ given back (an exception came between) is freed by the garbage collector.
 
 from __future__ import annotations
 
-from lowsock._system.calling import raised_here
+from lowsock._system.errors import raised_here
 from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

@@ -13,9 +13,12 @@ from lowsock._memory.buffers import joined
 from lowsock._memory.reply import DATA, FREE, give, spare, take
 from lowsock._message.receiving import POLLIN
 from lowsock._message.sending import transmit
-from lowsock._system.calling import INT_MAX, MORE, MSG_DONTWAIT, checked_int, iterated, persist, target
-from lowsock._system.constants import CONSTANTS
+from lowsock._system.arguments import INT_MAX, checked_int, iterated
+from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
+from lowsock._system.descriptor import target
+from lowsock._system.errors import MORE
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.waiting import persist
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

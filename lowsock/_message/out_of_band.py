@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from lowsock._system.calling import fail, target
+from lowsock._system.descriptor import target
+from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

@@ -12,7 +12,7 @@ from _warnings import warn  # all that warnings would bring in at import is not 
 from array import array
 from collections.abc import Sequence
 
-from lowsock._system.calling import checked_index, checked_int, iterated
+from lowsock._system.arguments import checked_index, checked_int, iterated
 from lowsock._system.ffi import ffi, lib
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

@@ -18,8 +18,12 @@ from lowsock._memory import address as _address
 from lowsock._memory.ancillary import CMSG_SPACE, close_received, decode
 from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced, Scattered
 from lowsock._memory.reply import CONTROL, DATA, FREE, give, spare, take
-from lowsock._system.calling import INT_MAX, MORE, MSG_DONTWAIT, MSG_TRUNC, SAME, ZERO, checked_int, fail, persist, target
+from lowsock._system.arguments import INT_MAX, ZERO, checked_int
+from lowsock._system.constants import MSG_DONTWAIT, MSG_TRUNC
+from lowsock._system.descriptor import target
+from lowsock._system.errors import MORE, SAME, fail
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.waiting import persist
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

@@ -16,9 +16,12 @@ from lowsock._message.descriptors import BESIDE, MOST
 from lowsock._message.owned import OwnedFds, owner, refuse_closed, slots
 from lowsock._message.receiving import POLLIN
 from lowsock._message.sending import transmit
-from lowsock._system.calling import INT_MAX, MORE, MSG_DONTWAIT, checked_int, iterated, persist, raised_here, target
-from lowsock._system.constants import CONSTANTS
+from lowsock._system.arguments import INT_MAX, checked_int, iterated
+from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
+from lowsock._system.descriptor import target
+from lowsock._system.errors import MORE, raised_here
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.waiting import persist
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

@@ -14,8 +14,12 @@ import socket
 from lowsock._memory import address as _address
 from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
 from lowsock._memory.buffers import PYPY, Gathered, joined, viewed
-from lowsock._system.calling import MSG_DONTWAIT, NOT_YET, ZERO, checked_int, fail, persist, raised_here, target
+from lowsock._system.arguments import ZERO, checked_int
+from lowsock._system.constants import MSG_DONTWAIT
+from lowsock._system.descriptor import target
+from lowsock._system.errors import NOT_YET, fail, raised_here
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.waiting import persist
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

@@ -11,3 +11,7 @@ _present: list[int] = ffi.unpack(lib.lowsock_present, len(_names))
 
 CONSTANTS: dict[str, int] = {name: value for name, value, present in zip(_names, _values, _present) if present}
 ABSENT: set[str] = set(_names).difference(CONSTANTS)
+
+MSG_DONTWAIT = CONSTANTS["MSG_DONTWAIT"]
+MSG_TRUNC = CONSTANTS["MSG_TRUNC"]
+MSG_ERRQUEUE = CONSTANTS.get("MSG_ERRQUEUE", 0)

@@ -15,8 +15,9 @@ from lowsock._batch.outbox import Outbox, deliver
 from lowsock._batch.recv_batch import RecvBatch
 from lowsock._batch.send_batch import SendBatch
 from lowsock._memory.ancillary import SOL_SOCKET, close_all, descriptors
-from lowsock._system.calling import NOT_YET, checked_int, fail
+from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
+from lowsock._system.errors import NOT_YET, fail
 from lowsock._system.ffi import lib
 from lowsock.aio._wait.queue import WRITE
 from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, reading

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock import errqueue
 from lowsock._memory.ancillary import NO_ANCDATA
-from lowsock._system.calling import checked_seconds, fail
+from lowsock._system.arguments import checked_seconds
+from lowsock._system.errors import fail
 from lowsock.aio._wait.queue import ERROR, WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, kept

@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 from lowsock import errqueue
-from lowsock._system.calling import checked_seconds, fail
+from lowsock._system.arguments import checked_seconds
+from lowsock._system.errors import fail
 from lowsock.aio._wait.queue import ERROR
 from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiting import attempt, descriptor

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
 
 from lowsock._memory.ancillary import message
 from lowsock._memory.buffers import as_bytes
-from lowsock._system.calling import checked_int, iterated, raised_here
+from lowsock._system.arguments import checked_int, iterated
 from lowsock._system.constants import CONSTANTS
+from lowsock._system.errors import raised_here
 
 if TYPE_CHECKING:
     from typing_extensions import Self

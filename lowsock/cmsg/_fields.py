@@ -8,7 +8,8 @@ import struct
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from lowsock._system.calling import checked_int, raised_here
+from lowsock._system.arguments import checked_int
+from lowsock._system.errors import raised_here
 from lowsock._system.layouts import LAYOUTS, Layout
 
 E = TypeVar("E", bound=IntEnum)

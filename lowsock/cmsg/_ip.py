@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lowsock._memory.buffers import as_bytes
-from lowsock._system.calling import INT_MAX
+from lowsock._system.arguments import INT_MAX
 from lowsock.cmsg._base import ControlMessage, known
 from lowsock.cmsg._fields import (
     INT,

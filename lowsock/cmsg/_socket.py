@@ -7,7 +7,7 @@ import os
 from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lowsock._system.calling import INT_MAX, checked_int, iterated
+from lowsock._system.arguments import INT_MAX, checked_int, iterated
 from lowsock.cmsg._base import UNASKED, ControlMessage, known
 from lowsock.cmsg._fields import INT, INT_SIZE, UINT, UINT32, layout, number
 

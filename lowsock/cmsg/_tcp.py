@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lowsock._system.calling import INT_MAX
+from lowsock._system.arguments import INT_MAX
 from lowsock.cmsg._base import ControlMessage, known
 from lowsock.cmsg._fields import INT, INT_SIZE, number
 

@@ -12,7 +12,7 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Callable
 
 from lowsock._memory.ancillary import CMSG_SPACE
-from lowsock._system.calling import checked_int
+from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
 from lowsock.cmsg._base import ControlMessage, known
 from lowsock.cmsg._fields import INT_SIZE, SECOND, UINT, UINT32, UINT64, layout, number

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from lowsock._system.calling import INT_MAX, checked_int
+from lowsock._system.arguments import INT_MAX, checked_int
 from lowsock.cmsg._base import ControlMessage, known
 from lowsock.cmsg._fields import INT, INT_SIZE, UINT16, number
 

@@ -12,10 +12,12 @@ from weakref import WeakValueDictionary
 from lowsock._memory import address as _address
 from lowsock._memory import ancillary as _ancillary
 from lowsock._memory.reply import CONTROL, DATA, Reply, give, take
-from lowsock._system.calling import MORE, MSG_DONTWAIT, MSG_ERRQUEUE, NOT_YET, checked_int, fail, target
-from lowsock._system.constants import CONSTANTS
+from lowsock._system.arguments import checked_int
+from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT, MSG_ERRQUEUE
+from lowsock._system.descriptor import target
+from lowsock._system.errors import MORE, NOT_YET, fail
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.patience import Patience
+from lowsock._system.waiting import Patience
 from lowsock.cmsg._base import ControlMessage, decode
 from lowsock.cmsg._errors import ExtendedError, Origin
 from lowsock.cmsg._fields import UINT32, Named, named

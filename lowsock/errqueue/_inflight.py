@@ -16,8 +16,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lowsock._memory.ancillary import SOL_SOCKET, Control
-from lowsock._system.calling import MSG_DONTWAIT, checked_int, fail
-from lowsock._system.constants import CONSTANTS
+from lowsock._system.arguments import checked_int
+from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
+from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
 from lowsock.cmsg._fields import UINT32
 from lowsock.errqueue._events import ZeroCopyCompletion

@@ -21,11 +21,15 @@ from lowsock._memory import address as _address
 from lowsock._memory.ancillary import NO_ANCDATA, encode
 from lowsock._memory.buffers import viewed
 from lowsock._memory.reply import CONTROL, DATA, Reply
-from lowsock._system.calling import MSG_DONTWAIT, checked_int, checked_seconds, fail, target, time_out
+from lowsock._system.arguments import checked_int, checked_seconds
+from lowsock._system.constants import MSG_DONTWAIT
+from lowsock._system.descriptor import target
+from lowsock._system.errors import fail, time_out
 from lowsock._system.ffi import ffi
-from lowsock._system.patience import Patience, Surely, alone
+from lowsock._system.waiting import Patience
 from lowsock.cmsg._fields import UINT32
 from lowsock.errqueue._events import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
+from lowsock.errqueue._exclusive import Surely, alone
 from lowsock.errqueue._inflight import (
     HELD,
     MSG_ZEROCOPY,

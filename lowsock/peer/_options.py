@@ -8,8 +8,9 @@ from array import array
 from typing import TYPE_CHECKING
 
 from lowsock._message.owned import OwnedFds, owner, slots
-from lowsock._system.calling import fail, target
 from lowsock._system.constants import CONSTANTS
+from lowsock._system.descriptor import target
+from lowsock._system.errors import fail
 from lowsock._system.ffi import ffi, lib
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowsock._memory.ancillary import CMSG_SPACE, encode
-from lowsock._system.calling import checked_int
+from lowsock._system.arguments import checked_int
 from lowsock._system.ffi import ffi, lib
 from lowsock.cmsg._fields import UINT16, UINT64, host_text, number
 from lowsock.cmsg._portable import towards

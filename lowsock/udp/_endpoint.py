@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lowsock import cmsg
-from lowsock._system.calling import target
+from lowsock._system.descriptor import target
 from lowsock.cmsg._options import put_back
 from lowsock.errqueue._events import LIMIT, Event, read
 from lowsock.errqueue._zerocopy import ZeroCopySender

@@ -11,7 +11,8 @@ from lowsock._batch.functions import _send_plain, sendmmsg
 from lowsock._batch.outbox import BATCH, Outbox, deliver, encode_named
 from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._memory.buffers import as_bytes
-from lowsock._system.calling import checked_int, iterated, raised_inside
+from lowsock._system.arguments import checked_int, iterated
+from lowsock._system.errors import raised_inside
 from lowsock._system.ffi import ffi
 from lowsock.udp._control import NOTHING, Beside, checked
 

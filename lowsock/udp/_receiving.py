@@ -10,18 +10,12 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced, Scattered
-from lowsock._system.calling import (
-    MSG_DONTWAIT,
-    MSG_ERRQUEUE,
-    ZERO,
-    checked_int,
-    fail,
-    persist,
-    raised_here,
-    raised_inside,
-    target,
-)
+from lowsock._system.arguments import ZERO, checked_int
+from lowsock._system.constants import MSG_DONTWAIT, MSG_ERRQUEUE
+from lowsock._system.descriptor import target
+from lowsock._system.errors import fail, raised_here, raised_inside
 from lowsock._system.ffi import lib
+from lowsock._system.waiting import persist
 from lowsock.udp._arrival import DATAGRAM, NEWS, SHIFT, SIZE, Arrivals, Burst, Coalesced, Datagram, Received
 
 if TYPE_CHECKING:

@@ -17,9 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowsock._memory.address import encode_for, family_of
 from lowsock._memory.buffers import COPIED, PYPY, viewed
-from lowsock._system.calling import MSG_DONTWAIT, ZERO, checked_int, persist, raised_inside, target
+from lowsock._system.arguments import ZERO, checked_int
+from lowsock._system.constants import MSG_DONTWAIT
+from lowsock._system.descriptor import target
+from lowsock._system.errors import raised_inside
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
+from lowsock._system.waiting import persist
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED
 from lowsock.udp._control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only

@@ -9,7 +9,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any, Callable
 
-from lowsock._system.calling import checked_int
+from lowsock._system.arguments import checked_int
 
 if TYPE_CHECKING:
     import asyncio

@@ -7,7 +7,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Callable
 
-from lowsock._system.calling import raised_inside
+from lowsock._system.errors import raised_inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

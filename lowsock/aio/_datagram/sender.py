@@ -9,7 +9,7 @@ from asyncio.trsock import TransportSocket
 from typing import TYPE_CHECKING, Any
 
 from lowsock._memory.address import encode_for, family_of
-from lowsock._system.calling import raised_inside
+from lowsock._system.errors import raised_inside
 from lowsock.aio._datagram.carriers import cut
 from lowsock.aio._datagram.flow import Flow
 from lowsock.aio._datagram.outgoing import Outgoing

@@ -7,7 +7,7 @@ import warnings
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lowsock._system.calling import raised_inside
+from lowsock._system.errors import raised_inside
 from lowsock.aio._datagram.sender import DatagramSender
 from lowsock.udp import Datagram
 

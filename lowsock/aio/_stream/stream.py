@@ -12,8 +12,10 @@ from lowsock._memory.buffers import as_bytes, viewed
 from lowsock._message.owned import OwnedFds
 from lowsock._message.rights import recv_rights, send_rights
 from lowsock._message.sending import sendmsg
-from lowsock._system.calling import MSG_DONTWAIT, checked_int, fail, iterated, target
-from lowsock._system.constants import CONSTANTS
+from lowsock._system.arguments import checked_int, iterated
+from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
+from lowsock._system.descriptor import target
+from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
 from lowsock.aio._stream.incoming import HEADER, Incoming, Received
 from lowsock.aio._wait.closing import close

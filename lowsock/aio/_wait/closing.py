@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from lowsock._system.calling import target
+from lowsock._system.descriptor import target
 from lowsock.aio._wait.queue import ERROR, QUEUES, READ, WRITE, Queue, key_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from collections import OrderedDict
 from typing import Any, Callable
 from weakref import ref
 
-from lowsock._system.calling import INT_MAX, fail, raised_here, raised_inside
+from lowsock._system.arguments import INT_MAX
+from lowsock._system.errors import fail, raised_here, raised_inside
 
 READ, WRITE, ERROR = range(3)  # what is waited for; ERROR: an error queue
 _EVENTS = (select.POLLIN, select.POLLOUT, 0)  # what loops watch for, and poll(2) always says: POLLERR, POLLHUP

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""Whose descriptor it is: from the first argument of a call to a number and a timeout."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from lowsock._system.arguments import INT_MAX
+from lowsock._system.errors import raised_here
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lowsock._system.types import Socket
+
+
+def target(sock: Socket) -> tuple[int, float | None]:
+    """The descriptor of ``sock`` and its timeout in seconds (None: blocks as the descriptor's own flags say)."""
+    if type(sock) is socket.socket:
+        return sock.fileno(), sock.gettimeout()
+    if isinstance(sock, int):
+        return _checked(sock), None
+    ssl = sys.modules.get("ssl")  # an SSLSocket cannot be here if nobody has imported all of it
+    if isinstance(sock, getattr(ssl, "SSLSocket", ())):
+        raise NotImplementedError(f"sendmsg and recvmsg are not allowed on instances of {type(sock)}: TLS has no messages")
+    try:
+        fileno = sock.fileno
+    except AttributeError as error:
+        if not raised_here(error):
+            raise
+        raise TypeError(f"sock must be an int or have a fileno() method, not {type(sock).__name__}") from None
+    gettimeout = getattr(sock, "gettimeout", None)
+    return _checked(fileno()), gettimeout() if gettimeout is not None else None
+
+
+def _checked(fd: Any) -> int:
+    if not isinstance(fd, int):
+        raise TypeError(f"sock.fileno() must return an int, not {type(fd).__name__}")
+    if not -INT_MAX <= fd <= INT_MAX:
+        raise OverflowError(f"sock: descriptor {fd} does not fit a C int")
+    return fd
