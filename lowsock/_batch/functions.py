@@ -7,7 +7,7 @@ run in C, because each step of the interpreter would be taken for each message. 
 
 from __future__ import annotations
 
-import socket
+from _socket import SOCK_STREAM
 from operator import itemgetter
 
 from lowsock._batch.inbox import CONTROL, COUNT, give, take
@@ -16,6 +16,7 @@ from lowsock._memory.address import family_of
 from lowsock._memory.ancillary import NO_ANCDATA, close_all, descriptors
 from lowsock._message.receiving import recvmsg
 from lowsock._message.sending import sendmsg
+from lowsock._system import kinds
 from lowsock._system.arguments import INT_MAX, ZERO, checked_int, iterated
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.ffi import ffi, lib
@@ -23,13 +24,10 @@ from lowsock._system.ffi import ffi, lib
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any, Callable
+    from typing import Any
 
     from lowsock._system.types import Address, Message, Received, Socket
 
-_Socket = socket.socket
-_type_of: Callable[[Socket], int] = socket.SocketType.type.__get__  # type: ignore[attr-defined, unused-ignore]  # socket.type makes an enum each time
-_SOCK_STREAM = int(socket.SOCK_STREAM)
 _SEQUENCES = {tuple, list}
 _BYTES = {bytes}
 _ONE, _THREE = {1}, {3}
@@ -53,9 +51,9 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
     Raises what `sendmsg` raises. See sendmmsg(2).
     """
     own = messages if type(messages) is list else listed(messages)
-    if len(own) == 1 and type(sock) is _Socket and (piece := _lone(own[0])) is not None:
+    if len(own) == 1 and type(sock) is kinds.Socket and (piece := _lone(own[0])) is not None:
         return _send_lone(sock, piece, flags)
-    if type(sock) is _Socket and 0 < len(own) <= BATCH and _type_of(sock) != _SOCK_STREAM:
+    if type(sock) is kinds.Socket and 0 < len(own) <= BATCH and kinds.type_of(sock) != SOCK_STREAM:
         found = _plain(own)
         if found is not None:
             return _send_plain(sock, *found, 0 if flags is ZERO else checked_int("flags", flags))

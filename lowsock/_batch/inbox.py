@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import os
 import select
-import socket
 import sys
 import time
 from itertools import count as counted
@@ -18,6 +17,7 @@ from lowsock._batch.outbox import not_busy
 from lowsock._memory.address import KNOWN, KNOWN_NAMES, decode_inet, decode_name
 from lowsock._memory.ancillary import CMSG_LEN
 from lowsock._memory.buffers import PYPY
+from lowsock._system import kinds
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
@@ -46,7 +46,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 SLOTS, DATA, ROOM = 1024, 256 * 1024, 64 * 1024
 
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
-_Socket = socket.socket
 _recvmmsg = lib.lowsock_recvmmsg
 _unpack = ffi.unpack
 
@@ -73,7 +72,7 @@ class Inbox:
     def receive(self, sock: Socket, count: int, size: int, room: int, flags: int, wait_all: bool) -> int:
         """Receives up to ``count`` messages of ``size`` bytes, with ``room`` for control data each; returns the answer."""
         started = time.monotonic() if wait_all else 0.0
-        fd, timeout = (sock.fileno(), sock.gettimeout()) if type(sock) is _Socket else target(sock)
+        fd, timeout = (sock.fileno(), sock.gettimeout()) if type(sock) is kinds.Socket else target(sock)
         once = flags | MSG_DONTWAIT if timeout else flags
         answer = _recvmmsg(self.struct, fd, 0, count, size, room, once)
         if answer < 0:

@@ -12,7 +12,6 @@ anew or an exception, C never takes one message for another.
 from __future__ import annotations
 
 import select
-import socket
 
 from lowsock._batch.inbox import aligned
 from lowsock._batch.outbox import PIECES, SOCKADDR, encode_named, not_busy, pack, send_pieces
@@ -20,6 +19,7 @@ from lowsock._batch.reused import Reused
 from lowsock._memory.address import family_of
 from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
 from lowsock._memory.buffers import as_bytes, listed
+from lowsock._system import kinds
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 _POLLOUT = select.POLLOUT
 _MOVED = -lib.LOWSOCK_MOVED
 _BYTES = {bytes}
-_Socket = socket.socket
 
 
 class SendBatch(Reused):
@@ -153,7 +152,7 @@ class SendBatch(Reused):
         box: _Box = self._memory or self._opened()
         if flags is not ZERO:
             flags = checked_int("flags", flags)
-        fd, timeout = (sock.fileno(), sock.gettimeout()) if type(sock) is _Socket else target(sock)
+        fd, timeout = (sock.fileno(), sock.gettimeout()) if type(sock) is kinds.Socket else target(sock)
         if timeout:
             flags |= MSG_DONTWAIT
         filling = self._filling

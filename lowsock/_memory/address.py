@@ -5,9 +5,22 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
+import sys
+from _socket import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    AI_NUMERICHOST,
+    SOCK_DGRAM,
+    gaierror,
+    getaddrinfo,
+    inet_ntoa,
+    inet_ntop,
+    inet_pton,
+)
 
 from lowsock._memory.buffers import as_bytes
+from lowsock._system import kinds
 from lowsock._system.arguments import checked_field
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.descriptor import target
@@ -29,12 +42,11 @@ _inet: dict[int, tuple[str, int]] = {}
 _inet6: dict[bytes, tuple[str, int, int, int]] = {}
 KNOWN, KNOWN_NAMES = _inet.get, _inet6.get  # what batches ask first
 _encoded: dict[Any, tuple[int, bytes]] = {}
-_Socket = socket.socket
 _AF = CONSTANTS  # PyPy's socket module lacks some families
 
-_INET = (socket.AF_INET, socket.AF_INET6)
-_OTHER: dict[int, int] = {socket.AF_INET: socket.AF_INET6, socket.AF_INET6: socket.AF_INET}
-_NAMES: dict[int, str] = {socket.AF_INET: "AF_INET", socket.AF_INET6: "AF_INET6"}
+_INET = (AF_INET, AF_INET6)
+_OTHER: dict[int, int] = {AF_INET: AF_INET6, AF_INET6: AF_INET}
+_NAMES: dict[int, str] = {AF_INET: "AF_INET", AF_INET6: "AF_INET6"}
 _string = ffi.string
 _turns = itertools.count()
 _SELDOM = 15  # one new IPv4 source in 16 is kept: whoever comes often is soon among them, a flood of others costs little
@@ -67,7 +79,7 @@ def decode(reply: Reply, source: int) -> Address:
 
 def decode_inet(source: int) -> tuple[str, int]:
     """The address that is ``host << 16 | port``. Whoever looked for it in `KNOWN` before had the quick way."""
-    address = socket.inet_ntoa((source >> 16).to_bytes(4, "big")), source & _UINT16
+    address = inet_ntoa((source >> 16).to_bytes(4, "big")), source & _UINT16
     if next(_turns) & _SELDOM == 0:
         _remember(_inet, source, address)
     return address
@@ -86,19 +98,19 @@ def decode_name(name: bytes) -> Address:
         return None
     family = layout.unpack(name)[0]
     row = _FAMILIES.get(family)
-    if row is None:
+    if row is None or row[0] not in LAYOUTS:
         return family, name[layout.offsets["sa_data"] :]
-    return row[1](name)
+    return row[2](name)
 
 
 def _decode_inet(name: bytes) -> tuple[str, int]:
     _, port, host = LAYOUTS["sockaddr_in"].unpack(name)
-    return socket.inet_ntoa(host), int.from_bytes(port, "big")
+    return inet_ntoa(host), int.from_bytes(port, "big")
 
 
 def _decode_inet6(name: bytes) -> tuple[str, int, int, int]:
     _, port, flow, host, scope = LAYOUTS["sockaddr_in6"].unpack(name)
-    address = socket.inet_ntop(socket.AF_INET6, host), int.from_bytes(port, "big"), int.from_bytes(flow, "big"), scope
+    address = inet_ntop(AF_INET6, host), int.from_bytes(port, "big"), int.from_bytes(flow, "big"), scope
     _remember(_inet6, name, address)
     return address
 
@@ -136,12 +148,9 @@ def _decode_vsock(name: bytes) -> tuple[int, int]:
 # ---- encoding ----
 
 
-_family_of: Callable[[Socket], int] = socket.SocketType.family.__get__  # type: ignore[attr-defined, unused-ignore]  # socket.family makes an enum each time
-
-
 def family_of(sock: Socket) -> int:
     """The address family of a socket, or -errno."""
-    return _family_of(sock) if type(sock) is _Socket else lib.lowsock_family(target(sock)[0])
+    return kinds.family_of(sock) if type(sock) is kinds.Socket else lib.lowsock_family(target(sock)[0])
 
 
 def encode_for(sock: Socket, address: Address, numeric_for: int | None = None) -> bytes:
@@ -152,7 +161,7 @@ def encode_for(sock: Socket, address: Address, numeric_for: int | None = None) -
     if numeric_for is not None:
         family = numeric_for
     else:
-        family = _family_of(sock) if type(sock) is _Socket else lib.lowsock_family(target(sock)[0])
+        family = kinds.family_of(sock) if type(sock) is kinds.Socket else lib.lowsock_family(target(sock)[0])
     if type(address) is tuple:
         kept = None
         try:
@@ -184,8 +193,8 @@ def _encode_numeric(family: int, address: Address) -> bytes:
 def _has_scope(family: int, host: str) -> bool:
     """Whether a host that inet_pton(3) refuses is a numeric one all the same: fe80::1%eth0, 127.1."""
     try:
-        socket.getaddrinfo(host, None, family, socket.SOCK_DGRAM, 0, socket.AI_NUMERICHOST)
-    except (socket.gaierror, UnicodeError):
+        _getaddrinfo(host, None, family, SOCK_DGRAM, 0, AI_NUMERICHOST)
+    except (gaierror, UnicodeError):
         return False
     return True
 
@@ -197,7 +206,7 @@ def encode(family: int, address: Address) -> bytes:
     found.
     """
     row = _FAMILIES.get(family)
-    return _encode_other(address) if row is None else row[0](address)
+    return _encode_other(address) if row is None or row[0] not in LAYOUTS else row[1](address)
 
 
 def _is_same(address: tuple[Any, ...]) -> bool:
@@ -214,7 +223,7 @@ def _is_plain(address: Any) -> bool:
 
 def _is_numeric(family: int, host: str) -> bool:
     try:
-        socket.inet_pton(family, host)
+        inet_pton(family, host)
     except (OSError, TypeError, UnicodeError) as error:
         if not raised_here(error):
             raise
@@ -239,8 +248,8 @@ def _encode_inet(address: Address) -> bytes:
     number = _port(port)
     special = {"": "0.0.0.0", "<broadcast>": "255.255.255.255"}
     name = _host(host)
-    numeric, _ = _resolve(socket.AF_INET, special.get(name, name))
-    return LAYOUTS["sockaddr_in"].pack(socket.AF_INET, number, socket.inet_pton(socket.AF_INET, numeric))
+    numeric, _ = _resolve(AF_INET, special.get(name, name))
+    return LAYOUTS["sockaddr_in"].pack(AF_INET, number, inet_pton(AF_INET, numeric))
 
 
 def _encode_inet6(address: Address) -> bytes:
@@ -248,11 +257,11 @@ def _encode_inet6(address: Address) -> bytes:
     host, port, *rest = _checked_tuple(address, shape, 2, 4)
     number = _port(port)
     flow = checked_field("address flowinfo", rest[0] if rest else 0, 2**20 - 1).to_bytes(4, "big")
-    numeric, scope = _resolve(socket.AF_INET6, _host(host) or "::")
+    numeric, scope = _resolve(AF_INET6, _host(host) or "::")
     if rest[1:]:
         scope = checked_field("address scope_id", rest[1], _UINT32)
-    packed = socket.inet_pton(socket.AF_INET6, numeric)
-    return LAYOUTS["sockaddr_in6"].pack(socket.AF_INET6, number, flow, packed, scope)
+    packed = inet_pton(AF_INET6, numeric)
+    return LAYOUTS["sockaddr_in6"].pack(AF_INET6, number, flow, packed, scope)
 
 
 def _host(host: Any) -> str:
@@ -268,8 +277,13 @@ def _resolve(family: int, name: str) -> tuple[str, int]:
     """The numeric form of a host and its scope; a name goes to getaddrinfo(3), as the socket module sends it."""
     if _is_numeric(family, name):
         return name, 0
-    found: Any = socket.getaddrinfo(name, None, family, socket.SOCK_DGRAM)[0][4]
-    return found[0].split("%")[0], found[3] if family == socket.AF_INET6 else 0
+    found: Any = _getaddrinfo(name, None, family, SOCK_DGRAM)[0][4]
+    return found[0].split("%")[0], found[3] if family == AF_INET6 else 0
+
+
+def _getaddrinfo(*arguments: Any) -> Any:
+    """The program's own: a library of green threads may have put one in its place that does not hold the others up."""
+    return getattr(sys.modules.get("socket"), "getaddrinfo", getaddrinfo)(*arguments)
 
 
 def _encode_unix(address: Address) -> bytes:
@@ -280,7 +294,7 @@ def _encode_unix(address: Address) -> bytes:
         raise ValueError("address path must not contain a null character")
     if len(path) + (not abstract) > layout.sizes["sun_path"]:
         raise OSError("AF_UNIX path too long")
-    return layout.pack(socket.AF_UNIX, path)[: layout.offsets["sun_path"] + len(path) + (not abstract)]
+    return layout.pack(AF_UNIX, path)[: layout.offsets["sun_path"] + len(path) + (not abstract)]
 
 
 def _encode_netlink(address: Address) -> bytes:
@@ -333,10 +347,10 @@ def _encode_other(address: Address) -> bytes:
 # ---- the families ----
 
 
-# address family: encoder, decoder
-_FAMILIES: dict[int, tuple[Callable[[Address], bytes], Callable[[bytes], Address]]] = {
-    _AF[name]: (encoder, decoder)
-    for name, layout, encoder, decoder in (
+# address family: structure, encoder, decoder
+_FAMILIES: dict[int, tuple[str, Callable[[Address], bytes], Callable[[bytes], Address]]] = {
+    _AF[name]: row
+    for name, *row in (  # type: ignore[misc]
         ("AF_INET", "sockaddr_in", _encode_inet, _decode_inet),
         ("AF_INET6", "sockaddr_in6", _encode_inet6, _decode_inet6),
         ("AF_UNIX", "sockaddr_un", _encode_unix, _decode_unix),
@@ -344,5 +358,5 @@ _FAMILIES: dict[int, tuple[Callable[[Address], bytes], Callable[[bytes], Address
         ("AF_PACKET", "sockaddr_ll", _encode_packet, _decode_packet),
         ("AF_VSOCK", "sockaddr_vm", _encode_vsock, _decode_vsock),
     )
-    if name in _AF and layout in LAYOUTS
+    if name in _AF
 }

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import os
-import socket
-from array import array
-from collections import namedtuple
-from collections.abc import Sequence
+from _collections_abc import Sequence
+from _socket import AF_UNIX, SOCK_STREAM
+from struct import pack
 
 from lowsock._memory.buffers import as_bytes
 from lowsock._memory.reply import Reply
@@ -27,6 +26,7 @@ NO_ANCDATA: tuple[ControlMessage, ...] = ()
 SOL_SOCKET = CONSTANTS["SOL_SOCKET"]
 SCM_RIGHTS = CONSTANTS["SCM_RIGHTS"]
 _CARRY_DESCRIPTORS = (SCM_RIGHTS, CONSTANTS.get("SCM_PIDFD", -1))
+INT = ffi.sizeof("int")
 _HEADER = lib.lowsock_cmsg_len(0)
 _INFO, _ROW = lib.LOWSOCK_INFO, lib.LOWSOCK_ROW
 
@@ -54,14 +54,24 @@ def _payload(macro: str, length: int, most: int) -> int:
     return number
 
 
-class Control(namedtuple("Control", "payload table rows descriptors")):
+class Control:
     """Ancillary data ready to be sent: ``table`` holds level, type and length of each of the ``rows``, ``payload`` their
     bytes in a row; ``descriptors`` says whether there are any."""
 
-    __slots__ = ()
+    __slots__ = ("descriptors", "payload", "rows", "table")
+
+    def __init__(self, payload: bytes, table: list[int], rows: int, descriptors: bool) -> None:
+        self.payload, self.table, self.rows, self.descriptors = payload, table, rows, descriptors
 
 
 NO_CONTROL = Control(b"", [], 0, False)
+
+
+def encode_rights(fds: list[int]) -> Control:
+    """A control message with these descriptors, or none if there are none."""
+    if not fds:
+        return NO_CONTROL
+    return Control(pack(f"{len(fds)}i", *fds), [SOL_SOCKET, SCM_RIGHTS, len(fds) * INT], 1, True)
 
 
 def encode(ancdata: Iterable[Any], name: str = "ancdata") -> Control:
@@ -103,11 +113,11 @@ def parse(control: bytes) -> Ancillary:
 
 def descriptors(ancdata: Iterable[tuple[int, int, bytes]]) -> list[int]:
     """The descriptors that received control messages brought, whole ones only."""
-    fds = array("i")
+    fds: list[int] = []
     for level, kind, data in ancdata:
         if level == SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return fds.tolist()
+            fds += memoryview(data[: len(data) - len(data) % INT]).cast("i")
+    return fds
 
 
 def close_received(reply: Reply, ancdata: Ancillary | None) -> None:
@@ -128,7 +138,7 @@ def close_all(fds: list[int]) -> None:
 
 def refuse_without_data(fd: int, name: str = "buffers (or data)") -> None:
     """Linux loses descriptors that go through a stream without a byte of data, and says nothing."""
-    if lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_TYPE"]) != socket.SOCK_STREAM:
+    if lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_TYPE"]) != SOCK_STREAM:
         return
-    if lib.lowsock_family(fd) == socket.AF_UNIX:
+    if lib.lowsock_family(fd) == AF_UNIX:
         raise ValueError(f"{name} must hold at least one byte: a stream socket loses descriptors that come without data")

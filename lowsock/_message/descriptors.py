@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import errno
-import socket
-from array import array
 
 from lowsock._memory import address as _address
-from lowsock._memory.ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, close_all
+from lowsock._memory.ancillary import CMSG_SPACE, INT, Control, close_all, encode_rights
 from lowsock._memory.buffers import joined
 from lowsock._memory.reply import DATA, FREE, give, spare, take
 from lowsock._message.receiving import POLLIN
 from lowsock._message.sending import transmit
+from lowsock._system import kinds
 from lowsock._system.arguments import INT_MAX, checked_int, iterated
 from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
 from lowsock._system.descriptor import target
@@ -27,14 +26,12 @@ if TYPE_CHECKING:
 
     from lowsock._system.types import Address, Buffer, CData, Socket
 
-_INT = array("i").itemsize
 BESIDE = CMSG_SPACE(512)  # credentials, a pidfd, a security label: what options of the socket put before the descriptors
-MOST = INT_MAX // _INT - BESIDE
+MOST = INT_MAX // INT - BESIDE
 _INFO = lib.LOWSOCK_INFO
 _FEW = CONSTANTS.get("SCM_MAX_FD", 253)  # descriptors: what the quick ways take
-_ROOM = CMSG_SPACE(_FEW * _INT) + BESIDE
+_ROOM = CMSG_SPACE(_FEW * INT) + BESIDE
 
-_Socket = socket.socket
 _recv_fds = lib.lowsock_recv_fds
 _unpack = ffi.unpack
 _free = FREE  # see _receiving.py
@@ -48,7 +45,7 @@ def send_fds(sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags:
     `ValueError` on a stream, which would lose them. See unix(7), sendmsg(2).
     """
     own = _listed(fds)
-    if own and type(buffers) is list and type(flags) is int and address is None and type(sock) is _Socket:
+    if own and type(buffers) is list and type(flags) is int and address is None and type(sock) is kinds.Socket:
         data = joined(buffers)
         if data and 0 <= flags <= INT_MAX and not sock.gettimeout() and len(own) <= _FEW:
             return _send_plain(sock, data, own, flags)
@@ -69,8 +66,7 @@ def _send_plain(sock: Any, data: bytes, fds: list[int], flags: int) -> int:
 
 
 def _control(fds: list[int]) -> Control:
-    packed = array("i", [checked_int(f"fds[{i}]", fd) for i, fd in enumerate(fds)]).tobytes()
-    return Control(packed, [SOL_SOCKET, SCM_RIGHTS, len(packed)], 1, True) if packed else NO_CONTROL
+    return encode_rights([checked_int(f"fds[{i}]", fd) for i, fd in enumerate(fds)])
 
 
 def _listed(fds: Iterable[int]) -> list[int]:
@@ -86,7 +82,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
     """
     if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _FEW or not 0 <= bufsize <= DATA:
         return _receive(sock, bufsize, maxfds, flags)
-    if type(flags) is not int or not 0 <= flags <= INT_MAX or type(sock) is not _Socket or sock.gettimeout():
+    if type(flags) is not int or not 0 <= flags <= INT_MAX or type(sock) is not kinds.Socket or sock.gettimeout():
         return _receive(sock, bufsize, maxfds, flags)
     try:
         entry = _free.pop()
@@ -120,7 +116,7 @@ def _receive(
     flags = checked_int("flags", flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
-    room = CMSG_SPACE(maxfds * _INT) + BESIDE if maxfds else 0
+    room = CMSG_SPACE(maxfds * INT) + BESIDE if maxfds else 0
     reply = take(bufsize, room)
     fds: list[int] | None = None
 

@@ -8,9 +8,9 @@ after it, and either way somebody has the number.
 
 from __future__ import annotations
 
+from _collections_abc import Sequence  # collections.abc brings in all of collections
 from _warnings import warn  # all that warnings would bring in at import is not needed
-from array import array
-from collections.abc import Sequence
+from struct import pack
 
 from lowsock._system.arguments import checked_index, checked_int, iterated
 from lowsock._system.ffi import ffi, lib
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from lowsock._system.types import Ancillary, CData
-
-_INT = array("i").itemsize
 
 _EMPTY = {
     lib.LOWSOCK_TAKEN: "slot {} has been taken",
@@ -86,7 +84,8 @@ class OwnedFds(Sequence[int]):
         own = slots(len(numbers))
         own.lent = 1
         try:
-            ffi.memmove(own.fds, array("i", numbers), len(numbers) * _INT)
+            packed = pack(f"{len(numbers)}i", *numbers)
+            ffi.memmove(own.fds, packed, len(packed))
             own.count = len(numbers)
             self.ancdata = []
             self._slots, self._guard = own, guarded(own)

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import errno
 import select
-import socket
 
 from lowsock._memory import address as _address
 from lowsock._memory.ancillary import CMSG_SPACE, close_received, decode
 from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced, Scattered
 from lowsock._memory.reply import CONTROL, DATA, FREE, give, spare, take
+from lowsock._system import kinds
 from lowsock._system.arguments import INT_MAX, ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT, MSG_TRUNC
 from lowsock._system.descriptor import target
@@ -40,7 +40,6 @@ _INFO = lib.LOWSOCK_INFO
 _SIZE = SAME - 1
 
 # bound early: each is looked up next to a system call
-_Socket = socket.socket
 _plain_recv = lib.lowsock_recv
 _recvmsg = lib.lowsock_recvmsg
 _recv_into = lib.lowsock_recv_into
@@ -62,7 +61,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     (`socket.timeout` before 3.10), `BlockingIOError`; `TypeError`, `ValueError` or `OverflowError` naming a bad
     argument. See recvmsg(2), cmsg(3).
     """
-    if type(sock) is not _Socket or type(bufsize) is not int:
+    if type(sock) is not kinds.Socket or type(bufsize) is not int:
         return _receive(sock, bufsize, ancbufsize, flags)
     if sock.gettimeout():
         flags = MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
@@ -160,7 +159,7 @@ def recvmsg_into(
     """
     if PYPY:
         return _receive_bounced(sock, buffers, ancbufsize, flags)
-    if ancbufsize is not ZERO or flags is not ZERO or type(buffers) is not list or type(sock) is not _Socket:
+    if ancbufsize is not ZERO or flags is not ZERO or type(buffers) is not list or type(sock) is not kinds.Socket:
         return _receive_scattered(sock, buffers, ancbufsize, flags)
     if sock.gettimeout():
         return _receive_scattered(sock, buffers, ancbufsize, flags)
@@ -278,7 +277,7 @@ def recv1msg(
     space = _CMSG_SPACE if cmsg_size is _CMSG_SIZE else _space(cmsg_size)
     if type(maxsize) is not int or not 0 <= maxsize <= INT_MAX:
         maxsize = checked_int("maxsize", maxsize, least=0, most=INT_MAX)
-    if flags is not ZERO or type(sock) is not _Socket or sock.gettimeout():
+    if flags is not ZERO or type(sock) is not kinds.Socket or sock.gettimeout():
         return _receive(sock, maxsize, space, flags, short=True)
     try:
         entry = _free.pop()

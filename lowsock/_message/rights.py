@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-import _socket
 import errno
-import socket
-from array import array
+from _socket import AF_UNIX
 
 from lowsock._memory import address as _address
-from lowsock._memory.ancillary import CMSG_SPACE, NO_CONTROL, SCM_RIGHTS, SOL_SOCKET, Control, decode
+from lowsock._memory.ancillary import CMSG_SPACE, INT, decode, encode_rights
 from lowsock._memory.buffers import joined
 from lowsock._memory.reply import DATA, FREE, give, spare, take
 from lowsock._message.descriptors import BESIDE, MOST
 from lowsock._message.owned import OwnedFds, owner, refuse_closed, slots
 from lowsock._message.receiving import POLLIN
 from lowsock._message.sending import transmit
+from lowsock._system import kinds
 from lowsock._system.arguments import INT_MAX, checked_int, iterated
 from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
 from lowsock._system.descriptor import target
@@ -30,15 +29,11 @@ if TYPE_CHECKING:
 
     from lowsock._system.types import Address, Buffer, HasFileno, Socket
 
-_INT = array("i").itemsize
 _INFO = lib.LOWSOCK_INFO
 _SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)
-_ROOM = CMSG_SPACE(_SCM_MAX_FD * _INT) + BESIDE  # Linux puts a pidfd behind the rights, however few were asked for
+_ROOM = CMSG_SPACE(_SCM_MAX_FD * INT) + BESIDE  # Linux puts a pidfd behind the rights, however few were asked for
 
 # bound early: each is looked up next to a system call
-_Socket = socket.socket
-_family = _socket.socket.family.__get__  # as an int: the enum of socket.socket's own takes longer than all else
-_AF_UNIX = int(socket.AF_UNIX)
 _free = FREE  # see _receiving.py
 _unpack = ffi.unpack
 _recv_rights = lib.lowsock_recv_rights
@@ -61,7 +56,7 @@ def recv_rights(
     """
     if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _SCM_MAX_FD or not 0 <= bufsize <= DATA:
         return _receive(sock, bufsize, maxfds, flags)
-    if type(flags) is not int or not 0 <= flags <= INT_MAX or type(sock) is not _Socket or sock.gettimeout():
+    if type(flags) is not int or not 0 <= flags <= INT_MAX or type(sock) is not kinds.Socket or sock.gettimeout():
         return _receive(sock, bufsize, maxfds, flags)
     own = slots(maxfds + 1)
     fds = owner(own)
@@ -96,7 +91,7 @@ def _receive(
     flags = checked_int("flags", flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
-    room = max(CMSG_SPACE(maxfds * _INT) + BESIDE, _ROOM) if maxfds else 0
+    room = max(CMSG_SPACE(maxfds * INT) + BESIDE, _ROOM) if maxfds else 0
     reply, own = take(bufsize, room), slots(maxfds + 1)
     fds = owner(own)
 
@@ -136,21 +131,16 @@ def send_rights(
         for i, item in enumerate(items)
     ]
     # On AF_UNIX the kernel itself looks whether one is closed, before it takes anything; elsewhere it looks at none.
-    if numbers and type(buffers) is list and type(flags) is int and address is None and type(sock) is _Socket:
+    if numbers and type(buffers) is list and type(flags) is int and address is None and type(sock) is kinds.Socket:
         data = joined(buffers)
-        if data and 0 <= flags <= INT_MAX and not sock.gettimeout() and _family(sock) == _AF_UNIX:
+        if data and 0 <= flags <= INT_MAX and not sock.gettimeout() and kinds.family_of(sock) == AF_UNIX:
             sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), numbers, len(numbers), flags)
             if sent >= 0:
                 return sent
             refuse_closed(numbers)
-            return transmit(sock, [data], _control(numbers), flags, None, sent)
+            return transmit(sock, [data], encode_rights(numbers), flags, None, sent)
     refuse_closed(numbers)
-    return transmit(sock, buffers, _control(numbers), flags, address)
-
-
-def _control(fds: list[int]) -> Control:
-    packed = array("i", fds).tobytes()
-    return Control(packed, [SOL_SOCKET, SCM_RIGHTS, len(packed)], 1, True) if packed else NO_CONTROL
+    return transmit(sock, buffers, encode_rights(numbers), flags, address)
 
 
 def _descriptor(name: str, item: Any) -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import errno
 import select
-import socket
 
 from lowsock._memory import address as _address
 from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
 from lowsock._memory.buffers import PYPY, Gathered, joined, viewed
+from lowsock._system import kinds
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _POLLOUT = select.POLLOUT
 
 # bound early: each is looked up next to a system call
-_Socket = socket.socket
 _plain_send = lib.lowsock_send
 _sendto = lib.lowsock_sendto
 _send_one = lib.lowsock_send_one
@@ -58,7 +57,7 @@ def sendmsg(
     `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX`` stream,
     which Linux would lose, are a `ValueError`. See sendmsg(2), cmsg(3).
     """
-    if type(sock) is not _Socket:
+    if type(sock) is not kinds.Socket:
         return transmit(sock, buffers, NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata), flags, address)
     if sock.gettimeout():
         flags = MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
@@ -146,7 +145,7 @@ def transmit(
 
 
 def _send_joined(sock: Socket, data: Any, control: Control, flags: int, name: bytes, answer: int) -> int:
-    payload, table, rows, _ = control
+    payload, table, rows = control.payload, control.table, control.rows
 
     def attempt(fd: int) -> int:
         if rows:
@@ -163,7 +162,8 @@ def _send_gathered(sock: Socket, buffers: Any, control: Control, flags: int, nam
             refuse_without_data(target(sock)[0])
         if not gathered.bases:
             return _send_joined(sock, gathered.data, control, flags, name, answer)
-        bases, sizes, (payload, table, rows, _) = gathered.bases, gathered.sizes, control
+        bases, sizes = gathered.bases, gathered.sizes
+        payload, table, rows = control.payload, control.table, control.rows
 
         def attempt(fd: int) -> int:
             return lib.lowsock_sendmsg_from(fd, bases, sizes, len(bases), payload, table, rows, name, len(name), flags)
@@ -180,7 +180,7 @@ def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[Con
     ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
     """
     plain = ancillary is NO_ANCDATA and flags is ZERO and type(data) is bytes
-    if plain and type(sock) is _Socket and not sock.gettimeout():
+    if plain and type(sock) is kinds.Socket and not sock.gettimeout():
         sent = _plain_send(sock.fileno(), data, len(data))
         return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, None, sent)
     viewed("data", data).release()

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 
+from lowsock._system import kinds
 from lowsock._system.arguments import INT_MAX
 from lowsock._system.errors import raised_here
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 def target(sock: Socket) -> tuple[int, float | None]:
     """The descriptor of ``sock`` and its timeout in seconds (None: blocks as the descriptor's own flags say)."""
-    if type(sock) is socket.socket:
-        return sock.fileno(), sock.gettimeout()
+    if type(sock) is kinds.Socket:
+        return sock.fileno(), sock.gettimeout()  # type: ignore[attr-defined, union-attr]
     if isinstance(sock, int):
         return _checked(sock), None
+    kinds.learn()
     ssl = sys.modules.get("ssl")  # an SSLSocket cannot be here if nobody has imported all of it
     if isinstance(sock, getattr(ssl, "SSLSocket", ())):
         raise NotImplementedError(f"sendmsg and recvmsg are not allowed on instances of {type(sock)}: TLS has no messages")

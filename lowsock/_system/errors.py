@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
+from _socket import timeout
 
 from lowsock._system.ffi import lib
 
@@ -30,7 +30,7 @@ def fail(answer: int) -> NoReturn:
 
 def time_out() -> NoReturn:
     """Raises that the time is up."""
-    raise socket.timeout("timed out")
+    raise timeout("timed out")
 
 
 def raised_here(error: BaseException) -> bool:

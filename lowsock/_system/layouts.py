@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections import namedtuple
+from _collections_abc import MutableMapping  # collections.abc brings in all of collections
 
 from lowsock._system.ffi import ffi, lib
 
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 _LETTERS = {("u", 1): "B", ("u", 2): "H", ("u", 4): "I", ("u", 8): "Q", ("i", 4): "i", ("i", 8): "q"}
 
 
-class Field(namedtuple("Field", "name kind offset size")):
+class Field:
     """A field of a kernel structure: ``kind`` is u (unsigned), i (signed) or b (bytes)."""
 
-    __slots__ = ()
+    __slots__ = ("kind", "name", "offset", "size")
+
+    def __init__(self, name: str, kind: str, offset: int, size: int) -> None:
+        self.name, self.kind, self.offset, self.size = name, kind, offset, size
 
     def format(self) -> str:
         return f"{self.size}s" if self.kind == "b" else _LETTERS[self.kind, self.size]
@@ -66,22 +69,44 @@ def _formats(size: int, in_memory: list[Field]) -> Iterator[str]:
     yield f"{size - at}x"
 
 
-def _rows() -> Iterator[tuple[str, int, Field]]:
+class _Layouts(MutableMapping[str, Layout]):
+    """The structures of this platform by their names. The compiled table is read when the first is asked for."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, Layout] = {}
+
+    def _all(self) -> dict[str, Layout]:
+        if not self._read:
+            self._read = _read_table()
+        return self._read
+
+    def __getitem__(self, name: str) -> Layout:
+        return self._all()[name]
+
+    def __setitem__(self, name: str, layout: Layout) -> None:
+        self._all()[name] = layout
+
+    def __delitem__(self, name: str) -> None:
+        del self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+def _read_table() -> dict[str, Layout]:
+    sizes: dict[str, int] = {}
+    fields: dict[str, list[Field]] = {}
     index = 0
     while lib.lowsock_fields[index].name:
         row = lib.lowsock_fields[index]
         struct_name, name, kind = (ffi.string(text).decode() for text in (row.struct_name, row.name, row.kind))
-        yield struct_name, row.struct_size, Field(name, kind, row.offset, row.size)
+        sizes[struct_name] = row.struct_size
+        fields.setdefault(struct_name, []).append(Field(name, kind, row.offset, row.size))
         index += 1
-
-
-def _layouts() -> dict[str, Layout]:
-    sizes: dict[str, int] = {}
-    fields: dict[str, list[Field]] = {}
-    for struct_name, size, field in _rows():
-        sizes[struct_name] = size
-        fields.setdefault(struct_name, []).append(field)
     return {name: Layout(sizes[name], fields[name]) for name in fields}
 
 
-LAYOUTS = _layouts()
+LAYOUTS = _Layouts()

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""The class of plain sockets, as soon as the program has it.
+
+To import `socket` takes longer than to import lowsock, and a program that passes a socket object has imported it already.
+So nothing here imports it: `Socket` is a class that nothing is an instance of, until `learn` finds the real one.
+"""
+
+from __future__ import annotations
+
+import sys
+from _socket import socket as _Base
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from typing import Callable
+
+    from lowsock._system.types import Socket as AnySocket
+
+
+class _Unknown:
+    """No object is of this class."""
+
+
+Socket: type = _Unknown
+
+# The family and the type of a plain socket as ints: the properties of socket.socket itself make an enum each time.
+family_of: Callable[[AnySocket], int] = _Base.family.__get__
+type_of: Callable[[AnySocket], int] = _Base.type.__get__
+
+
+def learn() -> None:
+    """Takes note of `socket.socket` if the program has imported it. What gevent puts in its place is not a plain one."""
+    global Socket
+    found = getattr(sys.modules.get("socket"), "socket", None)
+    if isinstance(found, type) and issubclass(found, _Base):
+        Socket = found
+
+
+learn()
