@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Declares the extension module lowsock._native to cffi; setup.py names it in cffi_modules.
 
+Run as a program, it prints the stub of the constants: ``python build_ffi.py > lowsock/constants.pyi``.
+
 The declarations are files in lowsock/_csrc/: lowsock.h (our functions), system.cdef (the platform's structures),
 constants.txt (every constant by name, with the kernel's ABI value for headers that are older than the kernel).
 """
@@ -88,6 +90,14 @@ def tables() -> tuple[str, str]:
     return "".join(source), TABLES + "".join(f"extern const {name};\n" for name in declared)
 
 
+def stub() -> str:
+    """lowsock/constants.pyi: every constant by name, for type checkers."""
+    lines = [f"{row.name}: int" for row in sorted(constants())]
+    return "\n".join(
+        ["# SPDX-License-Identifier: MIT", "# Made by `python build_ffi.py`; a test makes it anew.", *lines, ""]
+    )
+
+
 C_FILES = ("receive.c", "send.c", "batch.c", "batch_send.c", "ask.c", "owned.c", "peer.c", "udp.c", "udp_receive.c")
 HEADERS = ("system.h", "constants.h", "batch.h", "control.h", "internal.h", "lowsock.h")
 TABLES_SOURCE, TABLES_CDEF = tables()
@@ -101,3 +111,6 @@ ffibuilder.set_source(
     depends=[os.path.join(SOURCES, name) for name in HEADERS],
     extra_compile_args=["-fvisibility=hidden"],
 )
+
+if __name__ == "__main__":
+    print(stub(), end="")

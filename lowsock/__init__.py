@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""All of sendmsg(2) and recvmsg(2): gather and scatter, control messages, descriptors, out-of-band data.
+"""All of sendmsg(2) and recvmsg(2): gather and scatter, control messages, descriptors, out-of-band data, batches.
 
 The functions take a descriptor or any object with ``fileno()``, and follow the methods of the same name of
-``socket.socket``, on PyPy too. `lowsock.constants` has the constants. The guide is in docs/.
+``socket.socket``, on PyPy too. The modules are loaded when they are first asked for, as are the batches:
+
+- `lowsock.constants`: the constants of sockets, options and control messages;
+- `lowsock.cmsg`: typed control messages;
+- `lowsock.errqueue`: the error queue as events, and a zero-copy sender;
+- `lowsock.udp`: datagrams in bulk;
+- `lowsock.aio`: the same calls, awaitable;
+- `lowsock.peer`: who is at the other end of an ``AF_UNIX`` socket.
+
+A program that gives up the file system (chroot(2), seccomp(2)) or runs at its limit of descriptors imports before that
+what it uses. The guide is in docs/.
 """
 
-from lowsock._batch.functions import recvmmsg, sendmmsg
-from lowsock._batch.recv_batch import RecvBatch
-from lowsock._batch.send_batch import SendBatch
 from lowsock._memory.ancillary import CMSG_LEN, CMSG_SPACE
 from lowsock._message.descriptors import recv_fds, send_fds
 from lowsock._message.out_of_band import sockatmark
@@ -15,6 +22,21 @@ from lowsock._message.owned import OwnedFds
 from lowsock._message.receiving import recv1msg, recvmsg, recvmsg_into
 from lowsock._message.rights import recv_rights, send_rights
 from lowsock._message.sending import send1msg, sendmsg
+from lowsock._system.exports import public
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from lowsock import aio as aio
+    from lowsock import cmsg as cmsg
+    from lowsock import constants as constants
+    from lowsock import errqueue as errqueue
+    from lowsock import peer as peer
+    from lowsock import udp as udp
+    from lowsock._batch.functions import recvmmsg, sendmmsg
+    from lowsock._batch.recv_batch import RecvBatch
+    from lowsock._batch.send_batch import SendBatch
+
+__version__ = "0.1.0"  # the only place that says so: pyproject.toml reads it from here
 
 __all__ = [
     "CMSG_LEN",
@@ -35,3 +57,15 @@ __all__ = [
     "sendmsg",
     "sockatmark",
 ]
+
+if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any name
+    __getattr__, __dir__ = public(
+        __name__,
+        {
+            "RecvBatch": "lowsock._batch.recv_batch",
+            "SendBatch": "lowsock._batch.send_batch",
+            "recvmmsg": "lowsock._batch.functions",
+            "sendmmsg": "lowsock._batch.functions",
+            **{name: f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "udp")},
+        },
+    )

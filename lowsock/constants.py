@@ -10,16 +10,15 @@ See socket(7), ip(7), ipv6(7), udp(7), tcp(7), unix(7), packet(7), netlink(7), v
 
 from lowsock._system.constants import ABSENT, CONSTANTS
 
+__all__ = sorted(CONSTANTS)  # constants.pyi has them for type checkers
+globals().update(CONSTANTS)
+
 
 def __getattr__(name: str) -> int:
-    try:
-        return CONSTANTS[name]
-    except KeyError:
-        pass
     if name in ABSENT:
         raise AttributeError(f"this platform has no {name}")
     raise AttributeError(f"module {__name__!r} has no constant {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(CONSTANTS)
+    return __all__

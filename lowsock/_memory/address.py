@@ -349,8 +349,8 @@ def _encode_other(address: Address) -> bytes:
 
 # address family: structure, encoder, decoder
 _FAMILIES: dict[int, tuple[str, Callable[[Address], bytes], Callable[[bytes], Address]]] = {
-    _AF[name]: row
-    for name, *row in (  # type: ignore[misc]
+    _AF[name]: (layout, encoder, decoder)
+    for name, layout, encoder, decoder in (
         ("AF_INET", "sockaddr_in", _encode_inet, _decode_inet),
         ("AF_INET6", "sockaddr_in6", _encode_inet6, _decode_inet6),
         ("AF_UNIX", "sockaddr_un", _encode_unix, _decode_unix),

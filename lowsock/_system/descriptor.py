@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def target(sock: Socket) -> tuple[int, float | None]:
     """The descriptor of ``sock`` and its timeout in seconds (None: blocks as the descriptor's own flags say)."""
     if type(sock) is kinds.Socket:
-        return sock.fileno(), sock.gettimeout()  # type: ignore[attr-defined, union-attr]
+        return sock.fileno(), sock.gettimeout()
     if isinstance(sock, int):
         return _checked(sock), None
     kinds.learn()

@@ -12,16 +12,17 @@ from _socket import socket as _Base
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
+    import socket
     from typing import Callable
 
     from lowsock._system.types import Socket as AnySocket
 
+    Socket = socket.socket
+else:
 
-class _Unknown:
-    """No object is of this class."""
+    class Socket:
+        """No object is of this class."""
 
-
-Socket: type = _Unknown
 
 # The family and the type of a plain socket as ints: the properties of socket.socket itself make an enum each time.
 family_of: Callable[[AnySocket], int] = _Base.family.__get__
@@ -30,10 +31,9 @@ type_of: Callable[[AnySocket], int] = _Base.type.__get__
 
 def learn() -> None:
     """Takes note of `socket.socket` if the program has imported it. What gevent puts in its place is not a plain one."""
-    global Socket
     found = getattr(sys.modules.get("socket"), "socket", None)
     if isinstance(found, type) and issubclass(found, _Base):
-        Socket = found
+        globals()["Socket"] = found
 
 
 learn()

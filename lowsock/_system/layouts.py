@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import struct
-from _collections_abc import MutableMapping  # collections.abc brings in all of collections
 
 from lowsock._system.ffi import ffi, lib
 
@@ -69,7 +68,7 @@ def _formats(size: int, in_memory: list[Field]) -> Iterator[str]:
     yield f"{size - at}x"
 
 
-class _Layouts(MutableMapping[str, Layout]):
+class _Layouts:
     """The structures of this platform by their names. The compiled table is read when the first is asked for."""
 
     def __init__(self) -> None:
@@ -92,8 +91,8 @@ class _Layouts(MutableMapping[str, Layout]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())
 
-    def __len__(self) -> int:
-        return len(self._all())
+    def __contains__(self, name: str) -> bool:
+        return name in self._all()
 
 
 def _read_table() -> dict[str, Layout]:

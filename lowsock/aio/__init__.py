@@ -5,6 +5,9 @@ Every call has the name, arguments and results of the one in `lowsock`. It tries
 the kernel says EAGAIN. Sockets have to be non-blocking, addresses numeric. See recvmsg(2), epoll(7).
 """
 
+from typing import TYPE_CHECKING
+
+from lowsock._system.exports import public
 from lowsock.aio._batches import recv_batch, recvmmsg, send_batch, sendmmsg
 from lowsock.aio._calls import (
     recv1msg,
@@ -17,10 +20,14 @@ from lowsock.aio._calls import (
     send_rights,
     sendmsg,
 )
-from lowsock.aio._datagram.endpoint import create_datagram_endpoint
 from lowsock.aio._stream.incoming import BrokenStream, Received
 from lowsock.aio._stream.stream import UnixStream
 from lowsock.aio._wait.closing import close
+
+if TYPE_CHECKING:
+    from lowsock.aio import errqueue as errqueue
+    from lowsock.aio import udp as udp
+    from lowsock.aio._datagram.endpoint import create_datagram_endpoint
 
 __all__ = [
     "BrokenStream",
@@ -42,3 +49,13 @@ __all__ = [
     "sendmmsg",
     "sendmsg",
 ]
+
+if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any name
+    __getattr__, __dir__ = public(
+        __name__,
+        {
+            "create_datagram_endpoint": "lowsock.aio._datagram.endpoint",
+            "errqueue": "lowsock.aio.errqueue",
+            "udp": "lowsock.aio.udp",
+        },
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lowsock import errqueue
 from lowsock._system.arguments import checked_seconds
 from lowsock._system.errors import fail
+from lowsock._system.exports import public
 from lowsock.aio._wait.queue import ERROR
 from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiting import attempt, descriptor
@@ -47,3 +48,7 @@ async def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -
         return events
 
     return await attempt(sock, ERROR, look, deadline)
+
+
+if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any name
+    __getattr__, __dir__ = public(__name__, {})

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lowsock import udp
+from lowsock._system.exports import public
 from lowsock.aio._wait.queue import READ, WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, kept
@@ -181,3 +182,7 @@ class Endpoint:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         await self.close(None if kind is None else 0)
+
+
+if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any name
+    __getattr__, __dir__ = public(__name__, {})

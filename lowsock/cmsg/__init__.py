@@ -8,6 +8,7 @@ here: its name is an `AttributeError` that says so. Whether the running kernel h
 
 from typing import TYPE_CHECKING
 
+from lowsock._system.exports import public
 from lowsock.cmsg._alg import AlgAeadAssoclen, AlgIv, AlgOp, AlgOperation
 from lowsock.cmsg._base import ControlMessage, decode, register
 from lowsock.cmsg._errors import ExtendedError, Origin, PacketTxTimestamp, RecvErr, RecvErr6, VsockRecvErr
@@ -154,8 +155,9 @@ _hide()
 
 
 if not TYPE_CHECKING:  # a type checker that saw it would take any name, and leave what follows a wrong one unchecked
+    _getattr, __dir__ = public(__name__, {})
 
     def __getattr__(name):
         if name in _LACKING:
             raise AttributeError(f"this platform has no {_LACKING[name]}, so there is no {name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _getattr(name)

@@ -7,6 +7,9 @@ completions, missed transmit times.
 ip(7), ipv6(7), socket(7).
 """
 
+from typing import TYPE_CHECKING
+
+from lowsock._system.exports import public
 from lowsock.cmsg._errors import Origin
 from lowsock.errqueue._events import (
     Event,
@@ -40,3 +43,6 @@ __all__ = [
     "read",
     "wait",
 ]
+
+if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any name
+    __getattr__, __dir__ = public(__name__, {})

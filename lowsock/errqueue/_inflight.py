@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from lowsock._memory.ancillary import SOL_SOCKET, Control
 from lowsock._system.arguments import checked_int
@@ -166,9 +166,9 @@ class Attempt:
 
     def call(self, fd: int, message: Message) -> None:
         """A list that is extended by a map has the answer before any Python code, such as a handler, can run again."""
-        (payload, table, rows, _), piece, name = message.control, message.piece, message.name
+        control, piece, name = message.control, message.piece, message.name
         flags = message.flags | MSG_DONTWAIT | (0 if self.key is None else MSG_ZEROCOPY)
-        memory = (piece.memory,), (piece.size,), (payload,), (table,), (rows,), (name,), (len(name),)
+        memory = (piece.memory,), (piece.size,), (control.payload,), (control.table,), (control.rows,), (name,), (len(name),)
         self.outcome += map(lib.lowsock_sendmsg, (fd,), *memory, (flags,))
 
     @property
@@ -230,12 +230,18 @@ def remember(name: int, ledger: Ledger) -> None:
     _LEFT[name] = ledger
 
 
+try:  # now: at the end nothing may be there to import from
+    from _ctypes import Py_INCREF
+
+    _hold_for_ever: Callable[[object], object] | None = Py_INCREF
+except ImportError:  # PyPy, or a CPython that was built without ctypes
+    _hold_for_ever = None
+
+
 def _outlive() -> None:
     """CPython frees all memory before the process ends, and sockets may still send from it: one reference keeps it."""
-    if any(ledger.end() for ledger in HELD):
-        import ctypes
-
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(HELD))
+    if any(ledger.end() for ledger in HELD) and _hold_for_ever is not None:
+        _hold_for_ever(HELD)
 
 
 if sys.implementation.name == "cpython":

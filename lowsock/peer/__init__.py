@@ -40,6 +40,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from lowsock._system.exports import public
 from lowsock.peer import _options
 
 if TYPE_CHECKING:
@@ -99,3 +100,7 @@ def security(sock: Socket) -> str | None:
     """
     label = _options.label(sock)
     return None if label is None else os.fsdecode(label.rstrip(b"\0"))
+
+
+if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any name
+    __getattr__, __dir__ = public(__name__, {})

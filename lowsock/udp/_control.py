@@ -101,10 +101,10 @@ def _source(to: str, source: str | None, ifindex: int | None) -> ControlMessage:
 def _pack(messages: tuple[ControlMessage, ...]) -> Ready:
     if not messages:
         return NO_MESSAGES
-    payload, table, rows, _ = encode(messages)
+    control = encode(messages)
     room = sum(CMSG_SPACE(len(message[2])) for message in messages)
     memory = ffi.new("char[]", room)
-    size = lib.lowsock_pack_control(memory, room, payload, table, rows)
+    size = lib.lowsock_pack_control(memory, room, control.payload, control.table, control.rows)
     return Ready(messages, ffi.buffer(memory, size)[:])
 
 

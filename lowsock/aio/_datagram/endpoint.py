@@ -10,12 +10,13 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable
 
 from lowsock._system.arguments import checked_int
+from lowsock.aio._datagram.carriers import carrier
+from lowsock.aio._datagram.transport import DatagramTransport
 
 if TYPE_CHECKING:
     import asyncio
 
     from lowsock.aio._datagram.carriers import Carrier
-    from lowsock.aio._datagram.transport import DatagramTransport
 
     Addresses = tuple[Any, Any]  # local, remote
     Candidate = tuple[int, int, Addresses]  # family, protocol
@@ -77,8 +78,6 @@ async def create_datagram_endpoint(
     try:
         if default is not None:
             _set_ecn(sock, default)
-        from lowsock.aio._datagram.transport import DatagramTransport  # now that asyncio has been imported
-
         protocol = protocol_factory()
         transport = DatagramTransport(loop, sock, protocol, _carrier(sock, protocol, asked, gso, gro), address)
     except BaseException:
@@ -228,6 +227,4 @@ def _carrier(sock: socket.socket, protocol: Any, asked: dict[str, bool | None], 
     wanted = {name: whole if value is None else bool(value) for name, value in asked.items()}
     if wanted["errors"] and not hasattr(protocol, "errors_received"):
         raise TypeError("errors takes a protocol that has a method errors_received")
-    from lowsock.aio._datagram.carriers import carrier
-
     return carrier(sock, gso=gso, gro=gro, **wanted)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""What a public module shows: its own names and nothing else, some of them loaded when they are first asked for."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False  # typing's own would cost an import of typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Callable
+
+
+def public(module: str, later: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and the ``__dir__`` of a public module, for the end of it (PEP 562).
+
+    ``later`` maps a name to the module that has it; one whose module is MODULE.NAME is a submodule. A name that was asked
+    for stays in the module: it is imported once, and costs nothing more from then on. Whatever it needs has been imported
+    by then, so no call imports anything.
+
+    The functions and classes in ``__all__`` say that they are of this module: pickles and help() name nothing private.
+    """
+    namespace = vars(sys.modules[module])
+
+    def __getattr__(name: str) -> Any:
+        origin = later.get(name)
+        if origin is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        __import__(origin)
+        value = sys.modules[origin]
+        if origin != f"{module}.{name}":
+            value = _owned(getattr(value, name), module)
+        namespace[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*namespace["__all__"], *later, "__version__"} & {*namespace, *later})
+
+    for name in namespace["__all__"]:
+        if name in namespace:
+            _owned(namespace[name], module)
+    return __getattr__, __dir__
+
+
+def _owned(value: Any, module: str) -> Any:
+    if "._" in getattr(value, "__module__", ""):  # not an int, and not another public module's
+        value.__module__ = module
+    return value
