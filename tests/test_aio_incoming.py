@@ -251,7 +251,7 @@ def test_an_exception_while_descriptors_are_moved_loses_none(incoming, open_fds)
         left = [at]
 
         def trace(frame, event, argument, left=left):
-            if event == "line" and "_incoming" in frame.f_code.co_filename:
+            if event == "line" and frame.f_globals["__name__"] == Incoming.__module__:
                 left[0] -= 1
                 if left[0] < 0:
                     raise KeyboardInterrupt

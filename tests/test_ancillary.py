@@ -137,7 +137,8 @@ def test_the_data_is_copied():
 
 
 def test_no_messages_are_no_control_data():
-    assert _ancillary.encode([]) == _ancillary.NO_CONTROL
+    control = _ancillary.encode([])
+    assert (control.payload, control.table, control.rows, control.descriptors) == (b"", [], 0, False)
 
 
 # ---- parsing hand-built buffers ----

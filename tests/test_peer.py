@@ -192,10 +192,10 @@ def test_a_label_of_any_length_is_read(monkeypatch, size, ending):
         def lowsock_read_option(self, fd, level, option, value, room):
             if room < len(raw):
                 return -errno.ERANGE
-            peer._peer.ffi.memmove(value, raw, len(raw))
+            peer._options.ffi.memmove(value, raw, len(raw))
             return len(raw)
 
-    monkeypatch.setattr(peer._peer, "lib", Lib())
+    monkeypatch.setattr(peer._options, "lib", Lib())
     assert peer.security(0) == "\udcff" * size
 
 
@@ -245,12 +245,12 @@ def test_what_the_system_lacks_is_named(monkeypatch, name, number):
 
     if name == "credentials" and number == errno.ENOPROTOOPT:
         number = errno.ENOSYS
-    monkeypatch.setattr(peer._peer, "lib", Lib())
+    monkeypatch.setattr(peer._options, "lib", Lib())
     with pytest.raises(NotImplementedError, match=MISSING[name]):
         FUNCTIONS[name](0)
 
 
 def test_without_the_constant_there_is_no_pidfd(monkeypatch):
-    monkeypatch.delitem(peer._peer.CONSTANTS, "SO_PEERPIDFD", raising=False)
+    monkeypatch.delitem(peer._options.CONSTANTS, "SO_PEERPIDFD", raising=False)
     with pytest.raises(NotImplementedError, match="SO_PEERPIDFD"):
         peer.pidfd(0)

@@ -91,6 +91,9 @@ class _Layouts:
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())
 
+    def get(self, name: str, default: Layout | None = None) -> Layout | None:
+        return self._all().get(name, default)
+
     def __contains__(self, name: str) -> bool:
         return name in self._all()
 

@@ -26,7 +26,7 @@ TEXTS: dict[bytes, str] = {}  # of addresses, as `address_text` made them
 
 def layout(name: str) -> Layout:
     """The layout of a structure; one that the platform lacks has a size of 0 and no fields; its classes are not shown."""
-    return LAYOUTS[name] if name in LAYOUTS else Layout(0, [])
+    return LAYOUTS.get(name) or Layout(0, [])
 
 
 class Named(IntEnum):
