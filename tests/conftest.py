@@ -29,7 +29,10 @@ pytest_plugins = [
     "waiting",
 ]  # of the folder helpers: fixtures that several files share
 
-COLLECTING = {"test_owned_ends.py", "test_rights_injection.py", "test_rights_soak.py", "test_soak.py"}
+MARKERS = (
+    "collecting: collects garbage again and again, and comes first where the reports of other tests make that longer",
+    "soak: a long run, shortened to the share that --soak or LOWSOCK_SOAK says",
+)
 DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 
@@ -39,13 +42,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "soak: a long run, shortened to the share that --soak or LOWSOCK_SOAK says")
+    for line in MARKERS:
+        config.addinivalue_line("markers", line)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where reports cannot be left out of collections, which they make longer, the files that collect most come first."""
+    """Where reports cannot be left out of collections, which they make longer, those that collect most come first."""
     if not hasattr(gc, "freeze"):
-        items.sort(key=lambda item: item.path.name not in COLLECTING)
+        items.sort(key=lambda item: item.get_closest_marker("collecting") is None)
 
 
 @pytest.fixture(autouse=True, scope="module")

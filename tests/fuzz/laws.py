@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is true of the decoder on any bytes: for decode.py, which looks for bytes, and for tests/test_fuzz.py.
+"""What is true of the decoder on any bytes: for decode.py, which looks for bytes, and for tests/package/test_fuzz.py.
 
 Nothing here names a class of messages: whatever lowsock.cmsg has registered is walked.
 """

@@ -10,17 +10,17 @@ import shutil
 import socket
 import subprocess
 from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from places import LISTINGS
 
 from lowsock import aio
 
 jeepney = pytest.importorskip("jeepney", reason="jeepney is not installed: pip install '.[integration]'")
 pytestmark = pytest.mark.skipif(not shutil.which("dbus-daemon"), reason="dbus-daemon is not installed (Debian package dbus)")
 
-LISTING = Path(__file__).parent.parent / "docs" / "listings" / "dbus_client.py"
+LISTING = LISTINGS / "dbus_client.py"
 FIELDS = jeepney.HeaderFields
 
 

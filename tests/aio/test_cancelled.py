@@ -6,23 +6,18 @@ Here a coroutine is driven by hand, in a loop that runs only when the test says 
 
 import asyncio
 import gc
-import importlib.util
 import os
 import socket
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
+from injecting import at_every_step
 
 import lowsock
 from lowsock import aio
 from lowsock.aio._wait import waiting as _waiting
 from lowsock.aio._wait.queue import QUEUES, READ
-
-spec = importlib.util.spec_from_file_location(f"{__name__}_machinery", Path(__file__).with_name("test_injection.py"))
-injection = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(injection)
 
 
 class World:
@@ -164,7 +159,7 @@ def test_an_exception_at_every_step_leaves_nothing_behind(name, make, open_fds):
         worlds[0] |= open_fds()
         return worlds[1]
 
-    for world, error, outcome in injection.at_every_step(partial(receive, name=name), make, make_world):
+    for world, error, outcome in at_every_step(partial(receive, name=name), make, make_world):
         close_all(getattr(world, "results", [None])[0])
         point, outcome = outcome.point, outcome.raised
         if point is not None and point.function == "_hear":  # a callback: the loop logs it

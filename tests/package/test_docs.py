@@ -9,14 +9,12 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
+from places import DOCS, LISTINGS, ROOT
 
 import lowsock
 
-DOCS = Path(__file__).parent.parent / "docs"
-LISTINGS = DOCS / "listings"
 PAGES = sorted(DOCS.glob("*.md"))
 
 CHAPTERS = (
@@ -145,7 +143,7 @@ def test_a_listing_runs_anywhere_and_says_what_it_did(name, tmp_path):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="its error queue is Linux's")
 def test_the_programs_of_the_readme_run(tmp_path):
-    program = "".join(blocks(DOCS.parent / "README.md"))
+    program = "".join(blocks(ROOT / "README.md"))
     command = [sys.executable, "-I", "-W", "ignore::ResourceWarning", "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stderr, done.returncode) == ("", 0)
@@ -168,7 +166,7 @@ def test_all_python_in_the_guide_is_quoted(page):
     assert [block for block in blocks(DOCS / page) if not QUOTATION.fullmatch(block)] == []
 
 
-SOURCES = DOCS.parent / "lowsock"
+SOURCES = ROOT / "lowsock"
 
 
 @pytest.mark.parametrize("name", sorted({path.name for part in (SOURCES, SOURCES / "aio") for path in part.glob("*.py")}))

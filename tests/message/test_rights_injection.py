@@ -107,7 +107,7 @@ CALLS: dict[str, Callable[[World], None]] = {
     "peer.pidfd": ask_for_pidfd,
 }
 ALL = pytest.mark.parametrize("call", CALLS)
-pytestmark = pytest.mark.filterwarnings("ignore:an OwnedFds left:ResourceWarning")
+pytestmark = [pytest.mark.collecting, pytest.mark.filterwarnings("ignore:an OwnedFds left:ResourceWarning")]
 
 
 class Runs:

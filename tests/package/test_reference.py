@@ -3,15 +3,14 @@
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
+from places import DOCS
 
 from lowsock import OwnedFds, aio, cmsg, errqueue, peer, udp
 from lowsock.cmsg import ControlMessage
 from lowsock.cmsg._base import UNASKED, row_of
 
-DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "reference-cmsg.md").read_text(encoding="utf-8")
 MAIN = (DOCS / "reference.md").read_text(encoding="utf-8")
 

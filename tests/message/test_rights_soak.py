@@ -24,7 +24,11 @@ from storming import Storm, may_lose
 import lowsock
 from lowsock import constants
 
-pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings("ignore:an OwnedFds left:ResourceWarning")]
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.collecting,
+    pytest.mark.filterwarnings("ignore:an OwnedFds left:ResourceWarning"),
+]
 
 PYPY = sys.implementation.name == "pypy"
 MOST = 253  # SCM_MAX_FD

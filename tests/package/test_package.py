@@ -12,6 +12,7 @@ import sys
 import types
 
 import pytest
+from places import ROOT
 
 import lowsock
 import lowsock.constants
@@ -105,8 +106,7 @@ def test_the_imported_package_is_the_installed_one():
 
 
 def test_the_imported_package_is_not_the_clone():
-    clone = pathlib.Path(__file__).resolve().parent.parent / "lowsock"
-    assert PACKAGE.resolve() != clone
+    assert PACKAGE.resolve() != ROOT / "lowsock"
 
 
 def test_the_marker_for_type_checkers_is_installed():

@@ -11,15 +11,15 @@ import select
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import LISTINGS
 
 import lowsock
 from lowsock import cmsg, constants, errqueue
 from lowsock.errqueue import IcmpError, LocalError, Origin
 
-LISTING = Path(__file__).parent.parent / "docs" / "listings" / "traceroute.py"
+LISTING = LISTINGS / "traceroute.py"
 V4, V6 = socket.AF_INET, socket.AF_INET6
 LAST_MTU = 1300
 OVERHEAD = {V4: 28, V6: 48}  # of IP and UDP

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the kernel refuses: too much, too many, nobody there, no room, no descriptor left. Waiting is in test_waiting.py."""
+"""What the kernel refuses: too much, too many, nobody there, no room, no descriptor left. Waits: system/test_waiting.py."""
 
 import array
 import contextlib

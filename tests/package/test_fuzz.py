@@ -2,7 +2,6 @@
 """Any bytes, any lengths: the parser beside another one, the decoder by the laws that tests/fuzz/ runs for hours."""
 
 import importlib.util
-import pathlib
 import socket
 import struct
 import sys
@@ -10,11 +9,11 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import FUZZ
 
 import lowsock
 from lowsock._memory import ancillary as _ancillary
 
-FUZZ = pathlib.Path(__file__).parent / "fuzz"
 INT_MAX = 2**31 - 1
 HEADER = lowsock.CMSG_LEN(0)
 LENGTH = HEADER - 8  # bytes of cmsg_len with its padding, before two ints

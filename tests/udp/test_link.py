@@ -9,11 +9,11 @@ import sys
 import threading
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from bad_line import BAD, Line, Lines, Rule
+from places import LISTINGS
 
 import lowsock
 from lowsock import cmsg, udp
@@ -253,7 +253,7 @@ def test_the_file_transfer_of_the_docs_gets_through(lines, version, gso):
 
 
 def load_listing(name: str) -> Any:
-    path = Path(__file__).parent.parent / "docs" / "listings" / f"{name}.py"
+    path = LISTINGS / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

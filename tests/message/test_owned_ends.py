@@ -16,6 +16,8 @@ from owning import is_open
 
 import lowsock
 
+pytestmark = pytest.mark.collecting
+
 PYPY = sys.implementation.name == "pypy"
 ROUNDS = 300  # of threads that race
 

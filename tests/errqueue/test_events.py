@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The error queue as events: on bytes made by hand, and on the loopback. Routers are in test_errqueue_icmp.py."""
+"""The error queue as events: on bytes made by hand, and on the loopback. Routers are in test_icmp.py."""
 
 import errno
 import socket

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""aio.UnixStream: bytes, and descriptors and credentials with them. Messages are in test_aio_stream_messages.py, bad
-days in test_aio_stream_limits.py.
+"""aio.UnixStream: bytes, and descriptors and credentials with them. Messages are in test_messages.py, bad
+days in test_limits.py.
 """
 
 import os

@@ -18,7 +18,7 @@ from lowsock import constants
 from lowsock._memory import address as _address
 from lowsock._system.layouts import LAYOUTS
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.collecting]
 
 PYPY = sys.implementation.name == "pypy"
 PACKAGE = os.path.dirname(lowsock.__file__)
