@@ -43,6 +43,11 @@ def public(module: str, later: Mapping[str, str]) -> tuple[Callable[[str], Any],
 
 
 def _owned(value: Any, module: str) -> Any:
-    if "._" in getattr(value, "__module__", ""):  # not an int, and not another public module's
+    """``value``, which says that it is of ``module`` from now on, unless it is of another public one; its methods too."""
+    if "._" in getattr(value, "__module__", ""):
         value.__module__ = module
+        for member in vars(value).values() if isinstance(value, type) else ():
+            function = getattr(member, "__func__", member)  # of a class or static method
+            if type(function) is type(public) and "._" in str(function.__module__):
+                function.__module__ = module
     return value

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The documentation: every program runs, every quotation is true, every public name is there."""
 
-import fnmatch
 import importlib.util
 import inspect
 import re
@@ -164,16 +163,6 @@ def test_the_guide_and_its_chapters_quote_every_listing():
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_all_python_in_the_guide_is_quoted(page):
     assert [block for block in blocks(DOCS / page) if not QUOTATION.fullmatch(block)] == []
-
-
-SOURCES = ROOT / "lowsock"
-
-
-@pytest.mark.parametrize("name", sorted({path.name for part in (SOURCES, SOURCES / "aio") for path in part.glob("*.py")}))
-def test_the_house_has_a_row_for_every_file(name):
-    house = (DOCS / "design.md").read_text(encoding="utf-8").partition("## The house")[2].partition("\nImports go")[0]
-    rows = [word.rpartition("/")[2] for word in re.findall(r"`([\w./*]+)`", house)]
-    assert any(fnmatch.fnmatchcase(name, row) for row in rows)
 
 
 def signature(name):

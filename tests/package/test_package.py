@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The package as it was installed: what is in it, what it imports, what it shows."""
+"""The package as it was installed: what is in it, the rules that its sources keep, the contract of its calls."""
 
 import ast
 import importlib.metadata
@@ -7,9 +7,6 @@ import inspect
 import pathlib
 import re
 import socket
-import subprocess
-import sys
-import types
 
 import pytest
 from places import ROOT
@@ -19,24 +16,6 @@ import lowsock.constants
 
 PACKAGE = pathlib.Path(lowsock.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-
-# Imports point down: a module imports from its own wing and from rows under it, never from another wing of its row or from
-# one above. A module is of the longest wing that its name begins with.
-WINGS = (
-    ("__main__",),
-    ("_command",),
-    ("__init__",),
-    ("aio", "constants", "peer"),
-    ("aio._datagram", "aio._stream"),
-    ("aio._wait",),
-    ("udp",),
-    ("_batch", "errqueue"),
-    ("cmsg",),
-    ("_message",),
-    ("_memory",),
-    ("_system",),
-)
-DEPTH = {wing: depth for depth, row in enumerate(WINGS) for wing in row}
 
 SIGNATURES = {
     "CMSG_LEN": "(length)",
@@ -59,42 +38,12 @@ SIGNATURES = {
 }
 
 
-def module_of(path):
-    """The name of a module within the package; a subpackage goes by its own."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
-
-
-MODULES = {module_of(path): path for path in SOURCES}
-
-
-def wing_of(module):
-    return max((wing for wing in DEPTH if f"{module}.".startswith(f"{wing}.")), key=len, default=None)
-
-
 def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def nodes(path, kind):
     return [node for node in ast.walk(tree(path)) if isinstance(node, kind)]
-
-
-def own_name(module, name):
-    """The module of this package that ``from MODULE import NAME`` reads, or None."""
-    if module.partition(".")[0] != "lowsock":
-        return None
-    inside = module.partition(".")[2]
-    return next((each for each in (f"{inside}.{name}".strip("."), inside) if each in MODULES), inside or "__init__")
-
-
-def imported(path):
-    """The modules of this package that a file imports; it names them in full."""
-    assert [node.module for node in nodes(path, ast.ImportFrom) if node.level] == []
-    found = {own_name(alias.name, "") for node in nodes(path, ast.Import) for alias in node.names}
-    for node in nodes(path, ast.ImportFrom):
-        found |= {own_name(node.module, alias.name) for alias in node.names}
-    return found - {None}
 
 
 # ---- what is installed ----
@@ -118,65 +67,10 @@ def test_no_c_source_is_installed():
     assert installed <= {".py", ".pyc", ".pyi", ".typed", ".so"} | {""}
 
 
-# ---- what it imports ----
-
-
-def test_every_module_is_of_a_wing():
-    assert [module for module in MODULES if wing_of(module) is None] == []
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module):
-    """Out of a wing to one below it; within a wing one way too."""
-    wing = wing_of(module)
-    up = [each for each in imported(MODULES[module]) & set(MODULES) if wing_of(each) != wing]
-    assert [each for each in up if DEPTH[wing_of(each)] <= DEPTH[wing]] == []
-    assert module not in reached(module)
-
-
-def reached(module):
-    """All modules of the same wing that a module imports, and that those import."""
-    found, waiting = set(), [module]
-    while waiting:
-        new = imported(MODULES[waiting.pop()]) & set(MODULES) - found
-        new = {each for each in new if wing_of(each) == wing_of(module)}
-        found |= new
-        waiting += new
-    return found
-
-
-def test_only_one_module_imports_the_compiled_one():
-    assert [module for module, path in MODULES.items() if "_native" in imported(path)] == ["_system.ffi"]
-
-
-def is_public(module):
-    return module == "__init__" or not any(part.startswith("_") for part in module.split("."))
-
-
-def test_the_public_modules_do_not_see_the_compiled_one():
-    assert [each for each, path in MODULES.items() if is_public(each) and "_system.ffi" in imported(path)] == []
-
-
-IMPORT = """
-import sys
-before = set(sys.modules)
-import lowsock
-for name in set(sys.modules) - before:
-    origin = getattr(getattr(sys.modules[name], "__spec__", None), "origin", None) or ""
-    if "site-packages" in origin:
-        print(name.partition(".")[0])
-"""
-
-
-def test_importing_it_brings_in_nothing_but_cffis_runtime():
-    run = subprocess.run([sys.executable, "-I", "-c", IMPORT], stdout=subprocess.PIPE, check=True)
-    assert set(run.stdout.decode().split()) <= {"lowsock", "_cffi_backend"}
-
-
 # ---- the rules of the house ----
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_errno_is_never_asked_of_ffi(path):
     owners = [node.value for node in nodes(path, ast.Attribute) if node.attr == "errno"]
     assert [owner.id for owner in owners if isinstance(owner, ast.Name) and "ffi" in owner.id.lower()] == []
@@ -195,22 +89,15 @@ def is_os_error(name):
 def test_os_error_is_raised_in_one_place():
     """But for the one that the socket module raises itself, which names no error of the kernel."""
     places = {
-        (module_of(path), ast.unparse(node))
+        (path.relative_to(PACKAGE).as_posix(), ast.unparse(node))
         for path in SOURCES
         for node in nodes(path, ast.Raise)
-        if is_os_error(raised(node)) and module_of(path) != "_system.errors"
+        if is_os_error(raised(node)) and path != PACKAGE / "_system" / "errors.py"
     }
-    assert places <= {("_memory.address", "raise OSError('AF_UNIX path too long')")}
+    assert places <= {("_memory/address.py", "raise OSError('AF_UNIX path too long')")}
 
 
 # ---- what it shows ----
-
-
-def test_all_is_the_public_namespace():
-    hidden = {"TYPE_CHECKING", "public"}
-    values = {name: value for name, value in vars(lowsock).items() if not name.startswith("_") and name not in hidden}
-    values = {name for name, value in values.items() if not isinstance(value, types.ModuleType)}
-    assert values <= set(lowsock.__all__)
 
 
 def test_all_is_sorted_and_has_no_duplicates():
