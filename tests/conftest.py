@@ -13,6 +13,7 @@ from typing import Callable, NamedTuple
 
 import hypothesis  # noqa: F401 # before `light_collector` hides from its plugins who refers to what
 import pytest
+from places import TESTS
 
 pytest_plugins = [
     "bad_line",
@@ -31,8 +32,16 @@ pytest_plugins = [
 
 MARKERS = (
     "collecting: collects garbage again and again, and comes first where the reports of other tests make that longer",
+    "integration: runs in .ci/run once more, where uvloop, aioquic, jeepney, anyio and a D-Bus daemon are installed",
+    "measures_memory: limits or measures the memory of a process, which tells nothing under the sanitizers",
+    "smoke: runs in .ci/run once more, on the wheel and in an empty directory",
     "soak: a long run, shortened to the share that --soak or LOWSOCK_SOAK says",
+    "unsanitized: left out under the sanitizers: reaches no C of ours, or in other processes, or by calls tested elsewhere",
 )
+FOLDER_MARKERS = {  # of all tests in a folder
+    "aio": ("integration", "unsanitized"),
+    "cmsg": ("unsanitized",),
+}
 DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 
@@ -44,6 +53,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for line in MARKERS:
         config.addinivalue_line("markers", line)
+    for name in FOLDER_MARKERS:
+        if not (TESTS / name).is_dir():
+            raise pytest.UsageError(f"FOLDER_MARKERS names {name}, and there is no such folder")
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    if isinstance(collector, pytest.Module):
+        for marker in FOLDER_MARKERS.get(collector.path.resolve().relative_to(TESTS).parts[0], ()):
+            collector.add_marker(marker)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

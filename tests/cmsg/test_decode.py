@@ -14,6 +14,8 @@ from lowsock import cmsg
 from lowsock.cmsg import _base
 from lowsock.cmsg._base import row_of
 
+pytestmark = pytest.mark.smoke
+
 INT_MAX = 2**31 - 1
 OWN_LEVEL = 0x10C50C  # no kernel has it
 REGISTERED = [name for name in cmsg.__all__ if getattr(getattr(cmsg, name), "_row", None)]

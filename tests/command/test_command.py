@@ -18,6 +18,8 @@ from lowsock._command import mainjob as _mainjob
 from lowsock._command import probes as _probes
 from lowsock._command import probing as _probing
 
+pytestmark = pytest.mark.unsanitized
+
 ENVIRONMENT = {"lowsock", "python", "kernel", "machine", "libc", "cffi"}
 JOB = ["tcp", "udp", "unix", "gather and scatter", "descriptor", "out-of-band"]
 

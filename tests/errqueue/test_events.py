@@ -23,7 +23,10 @@ from lowsock.errqueue import (
 )
 from lowsock.errqueue._events import to_event
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="error queues are Linux's")
+pytestmark = [
+    pytest.mark.smoke,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="error queues are Linux's"),
+]
 
 ERRQUEUE = constants.MSG_ERRQUEUE
 

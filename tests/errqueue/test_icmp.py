@@ -19,6 +19,8 @@ import lowsock
 from lowsock import cmsg, constants, errqueue
 from lowsock.errqueue import IcmpError, LocalError, Origin
 
+pytestmark = pytest.mark.unsanitized  # `ip` does not get through under the sanitizers
+
 LISTING = LISTINGS / "traceroute.py"
 V4, V6 = socket.AF_INET, socket.AF_INET6
 LAST_MTU = 1300

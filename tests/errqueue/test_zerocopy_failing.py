@@ -11,7 +11,10 @@ import pytest
 from lowsock import constants
 from lowsock.errqueue import ZeroCopySender
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
+pytestmark = [
+    pytest.mark.unsanitized,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's"),
+]
 
 
 @pytest.mark.parametrize("allowed", [1, 3])

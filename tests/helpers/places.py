@@ -6,4 +6,5 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 LISTINGS = DOCS / "listings"
-FUZZ = ROOT / "tests" / "fuzz"
+TESTS = ROOT / "tests"
+FUZZ = TESTS / "fuzz"

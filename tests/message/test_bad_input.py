@@ -245,6 +245,7 @@ def test_no_buffer_is_held_after_an_error(failure: str, waiting: list[socket.soc
     assert caught.value.__traceback__ is not None
 
 
+@pytest.mark.measures_memory
 def test_no_buffer_is_held_when_memory_runs_out() -> None:
     """A control buffer that cannot be allocated; a process of its own has the limit."""
     run_limited(
@@ -270,6 +271,7 @@ def run_limited(body: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.measures_memory
 @pytest.mark.parametrize(
     "call",
     (
@@ -286,6 +288,7 @@ def test_a_size_that_memory_has_no_room_for_is_a_memory_error(call: str) -> None
     run_limited(f"try: {call}\nexcept MemoryError: pass\nelse: raise SystemExit('received')\nassert a.recv(9) == b'kept'\n")
 
 
+@pytest.mark.measures_memory
 def test_a_large_control_buffer_costs_only_the_memory_that_is_filled() -> None:
     run_limited(
         "rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

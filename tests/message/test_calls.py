@@ -10,6 +10,8 @@ import lowsock
 from lowsock import constants
 from lowsock._memory import reply as _reply
 
+pytestmark = pytest.mark.smoke
+
 MODES = {"blocking": None, "timeout": 30, "non-blocking": 0}  # settimeout's argument
 
 

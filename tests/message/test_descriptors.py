@@ -13,6 +13,8 @@ import pytest
 import lowsock
 from lowsock import constants
 
+pytestmark = pytest.mark.smoke
+
 CTRUNC = socket.MSG_CTRUNC
 MOST = 253  # SCM_MAX_FD
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what the kernel does is Linux's")

@@ -13,6 +13,8 @@ from owning import is_open
 
 import lowsock
 
+pytestmark = pytest.mark.smoke
+
 # ---- lending ----
 
 

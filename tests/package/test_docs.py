@@ -14,6 +14,8 @@ from places import DOCS, LISTINGS, ROOT
 
 import lowsock
 
+pytestmark = [pytest.mark.integration, pytest.mark.unsanitized]
+
 PAGES = sorted(DOCS.glob("*.md"))
 
 CHAPTERS = (

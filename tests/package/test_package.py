@@ -14,6 +14,8 @@ from places import ROOT
 import lowsock
 import lowsock.constants
 
+pytestmark = [pytest.mark.smoke, pytest.mark.unsanitized]
+
 PACKAGE = pathlib.Path(lowsock.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -11,6 +11,8 @@ from lowsock import OwnedFds, aio, cmsg, errqueue, peer, udp
 from lowsock.cmsg import ControlMessage
 from lowsock.cmsg._base import UNASKED, row_of
 
+pytestmark = pytest.mark.unsanitized
+
 PAGE = (DOCS / "reference-cmsg.md").read_text(encoding="utf-8")
 MAIN = (DOCS / "reference.md").read_text(encoding="utf-8")
 

@@ -84,6 +84,7 @@ def with_large_rooms(a: socket.socket, b: socket.socket) -> None:
 TRIPS = (with_one_buffer, gathered_and_scattered, with_control_messages, with_an_error, with_large_rooms)
 
 
+@pytest.mark.measures_memory
 @pytest.mark.parametrize("trip", TRIPS)
 def test_a_million_round_trips_take_no_memory(
     trip: Callable[[socket.socket, socket.socket], None], dgrams: list[socket.socket], soak_count: Callable[[int], int]
@@ -128,6 +129,7 @@ class Reused:
         assert len([bytes(view) for view, _ in self.into]) == 5
 
 
+@pytest.mark.measures_memory
 @pytest.mark.parametrize("make", (lambda: with_functions, lambda: with_descriptors, Reused), ids=("calls", "fds", "reused"))
 def test_a_million_batches_take_no_memory(
     make: Callable[[], Any], dgrams: list[socket.socket], soak_count: Callable[[int], int], open_fds: Callable[[], set[int]]

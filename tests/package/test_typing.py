@@ -8,7 +8,11 @@ import sys
 import pytest
 
 pytest.importorskip("mypy", reason="mypy is not installed: it is in the extra lint")
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the classes are Linux's")
+pytestmark = [
+    pytest.mark.smoke,
+    pytest.mark.unsanitized,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the classes are Linux's"),
+]
 
 RIGHT = """
 import socket, sys
