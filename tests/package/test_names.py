@@ -16,6 +16,7 @@ import pytest
 
 import lowsock
 
+pytestmark = [pytest.mark.unsanitized, pytest.mark.smoke]
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 

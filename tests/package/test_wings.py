@@ -12,6 +12,8 @@ from places import DOCS, ROOT
 
 import lowsock
 
+pytestmark = [pytest.mark.unsanitized, pytest.mark.smoke]
+
 
 def loaded(path):
     spec = importlib.util.spec_from_file_location("house", path)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""A user's program that is wrong: each line that ends in # wrong is one that both strict type checkers have to name."""
+
+from typing import Any
+
+import lowsock
+from lowsock import aio, cmsg, constants, errqueue, peer, udp
+
+
+def names(sock: Any) -> None:
+    lowsock.sendmsgg(sock, [b""])  # wrong
+    lowsock.SendBach(1, 2)  # wrong
+    lowsock.cmsgs  # wrong
+    constants.IP_PKTINFOO  # wrong
+    cmsg.PktInfoo  # wrong
+    errqueue.reed(sock)  # wrong
+    peer.credential(sock)  # wrong
+    udp.EndPoint(sock)  # wrong
+    aio.sendmesg(sock, [b""])  # wrong
+    aio.udp.EndPoint(sock)  # wrong
+    aio.errqueue.reed(sock)  # wrong
+
+
+def arguments(sock: Any) -> None:
+    lowsock.sendmsg([b""], sock=sock)  # wrong
+    lowsock.sendmsg(sock, b"x", b"y")  # wrong
+    lowsock.recvmsg(sock, "100")  # wrong
+    lowsock.recvmsg(sock, 100, msg_flags=1)  # wrong
+    lowsock.recv1msg(sock, 100, 0)  # wrong
+    lowsock.recv_fds(sock, 100)  # wrong
+    lowsock.recv_rights("sock", 100)  # wrong
+    lowsock.OwnedFds(["3"])  # wrong
+    lowsock.SendBatch(1, 2).append()  # wrong
+    udp.Endpoint(sock, gsso=True)  # wrong
+    udp.Endpoint(sock).send(b"x", segment_size="2")  # wrong
+    errqueue.wait(sock, timeout="1")  # wrong
+    cmsg.TTL(hopz=3)  # wrong
+    cmsg.TTL(3)  # wrong
+    cmsg.TTL(hops="3")  # wrong
+    cmsg.PktInfo(local=3)  # wrong
+    cmsg.enable(3, cmsg.TTL(hops=3))  # wrong
+    cmsg.find([], 5)  # wrong
+    cmsg.towards("::1", int)  # wrong
+
+
+def results(sock: Any) -> None:
+    cmsg.find([], cmsg.TTL).hops  # wrong
+    cmsg.TTL(hops=3).hobs  # wrong
+    cmsg.TTL(hops=3).hops = 4  # wrong
+    udp.Endpoint(sock).recv()[0].adress  # wrong
+    lowsock.recvmsg(sock, 100)[4]  # wrong
+    peer.credentials(sock).user  # wrong
+    lowsock.sendmsg(sock, [b""]).bit_lenght()  # wrong
+
+
+from lowsock import nobody  # noqa: E402 # wrong
+from lowsock.aio import nobody as a  # noqa: E402 # wrong
+from lowsock.aio.errqueue import nobody as b  # noqa: E402 # wrong
+from lowsock.aio.udp import nobody as c  # noqa: E402 # wrong
+from lowsock.cmsg import nobody as d  # noqa: E402 # wrong
+from lowsock.constants import NOBODY as e  # noqa: E402 # wrong
+from lowsock.errqueue import nobody as f  # noqa: E402 # wrong
+from lowsock.peer import nobody as g  # noqa: E402 # wrong
+from lowsock.udp import nobody as h  # noqa: E402 # wrong
+
+print(nobody, a, b, c, d, e, f, g, h)
