@@ -230,12 +230,12 @@ def remember(name: int, ledger: Ledger) -> None:
     _LEFT[name] = ledger
 
 
-try:  # now: at the end nothing may be there to import from
-    from _ctypes import Py_INCREF
-
-    _hold_for_ever: Callable[[object], object] | None = Py_INCREF
-except ImportError:  # PyPy, or a CPython that was built without ctypes
-    _hold_for_ever = None
+_hold_for_ever: Callable[[object], object] | None = None
+if sys.implementation.name == "cpython":
+    try:  # now: at the end nothing may be there to import from
+        from _ctypes import Py_INCREF as _hold_for_ever
+    except ImportError:  # it was built without ctypes
+        pass
 
 
 def _outlive() -> None:
@@ -244,7 +244,7 @@ def _outlive() -> None:
         _hold_for_ever(HELD)
 
 
-if sys.implementation.name == "cpython":
+if _hold_for_ever is not None:
     atexit.register(_outlive)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_LEFT.clear)  # the parent goes on counting
