@@ -98,7 +98,17 @@ def stub() -> str:
     )
 
 
-C_FILES = ("receive.c", "send.c", "batch.c", "batch_send.c", "ask.c", "owned.c", "peer.c", "udp.c", "udp_receive.c")
+C_FILES = (
+    "queries.c",
+    "receive.c",
+    "send.c",
+    "owned.c",
+    "peer.c",
+    "batch_receive.c",
+    "batch_send.c",
+    "udp_receive.c",
+    "udp_send.c",
+)
 HEADERS = ("system.h", "constants.h", "batch.h", "control.h", "internal.h", "lowsock.h")
 TABLES_SOURCE, TABLES_CDEF = tables()
 ffibuilder = FFI()
