@@ -19,7 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCES = os.path.join("lowsock", "_csrc")  # relative: setuptools takes no absolute path for a source
 
 
-# What lowsock/_layouts.py reads; the constants (lowsock/_constants.py) are plain arrays.
+# What lowsock/_system/layouts.py reads; the constants (lowsock/_system/constants.py) are plain arrays.
 TABLES = """
 struct lowsock_field { const char *struct_name; const char *name; const char *kind; int offset; int size; int struct_size; };
 """
