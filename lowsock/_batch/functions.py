@@ -142,14 +142,14 @@ def _send(sock: Socket, outbox: Outbox, flags: int, answer: int) -> int:
     struct, count = outbox.struct, outbox.count
     try:
         if answer > 0:
-            struct.gone, struct.next = divmod(answer, COUNT + 1)
+            struct.partial, struct.next = divmod(answer, COUNT + 1)
         elif count:
             deliver(outbox, count, sock, flags, answer)
-        while struct.gone:
+        while struct.partial:
             deliver(outbox, count, sock, flags)
         return int(struct.next)
     except OSError as error:
-        if struct.gone:
+        if struct.partial:
             error.characters_written = outbox.bytes_gone()  # type: ignore[attr-defined]
         raise
     finally:

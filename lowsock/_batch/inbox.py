@@ -59,7 +59,7 @@ class Inbox:
         self.struct = ffi.new("struct lowsock_inbox *")
         self.struct.slots, self.struct.data_size, self.struct.control_size = slots, data_size, control_size
         data, control = _allocate("char[]", max(data_size, 1)), _allocate("char[]", max(control_size, 1))
-        names, headers = _allocate("char[]", slots * _SOCKADDR), _allocate("char[]", lib.lowsock_headers(slots))
+        names, headers = _allocate("char[]", slots * _SOCKADDR), _allocate("char[]", lib.lowsock_headers_size(slots))
         columns = [_allocate("long long[]", slots) for _ in range(4)]
         self.struct.data, self.struct.control, self.struct.names, self.struct.headers = data, control, names, headers
         self.struct.sizes, self.struct.flags, self.struct.sources, self.struct.controls = columns
@@ -111,7 +111,7 @@ class Inbox:
         """One more receive behind what came last, up to ``count`` in all; returns the answer for all, or -errno."""
         struct = self.struct
         have = struct.count
-        return not_busy(_recvmmsg(struct, fd, have, count - have, struct.size, struct.room, flags))
+        return not_busy(_recvmmsg(struct, fd, have, count - have, struct.bufsize, struct.ancbufsize, flags))
 
     # ---- what came ----
 
@@ -129,7 +129,7 @@ class Inbox:
     def pieces(self, answer: int) -> Iterable[bytes]:
         """The data of all messages. All of one size, as often as the last time, are cut out by one format."""
         kept = self._kept
-        if answer & _SHAPE == kept[0] and self.struct.size == kept[1] and not PYPY:
+        if answer & _SHAPE == kept[0] and self.struct.bufsize == kept[1] and not PYPY:
             cut = kept[3]
             if cut is None:
                 n, first, size = answer & COUNT, answer >> _FIRST, kept[1]
@@ -146,7 +146,7 @@ class Inbox:
 
     def _parts(self, answer: int) -> list[slice]:
         """Where the data of each message is. Those of messages that are all of one size are kept for the next time."""
-        n, size, kept = answer & COUNT, self.struct.size, self._kept
+        n, size, kept = answer & COUNT, self.struct.bufsize, self._kept
         if answer & _SHAPE == kept[0] and size == kept[1]:
             return kept[2]
         if answer & _SIZES or not n:
@@ -179,19 +179,19 @@ class Inbox:
     def ancdata(self, first: int, count: int) -> list[Ancillary]:
         """The control messages of each of ``count`` messages from ``first`` on."""
         struct, control = self.struct, self.control
-        most = count * (1 + _ROW * (struct.room // _HEADER + 1))
+        most = count * (1 + _ROW * (struct.ancbufsize // _HEADER + 1))
         if len(self._rows) < most:
             self._rows = _allocate("long long[]", most)
         numbers = _unpack(self._rows, lib.lowsock_inbox_rows(struct, first, count, self._rows, most))
         found: list[Ancillary] = []
-        at, base = 0, first * aligned(struct.room)
+        at, base = 0, first * aligned(struct.ancbufsize)
         while at < len(numbers):
             rows = range(at + 1, at + 1 + numbers[at], _ROW)
             found.append(
                 [(numbers[k], numbers[k + 1], control[base + numbers[k + 2] : base + numbers[k + 3]]) for k in rows]
             )
             at += 1 + numbers[at]
-            base += aligned(struct.room)
+            base += aligned(struct.ancbufsize)
         return found
 
 

@@ -199,7 +199,7 @@ class Outbox:
     def bytes_gone(self) -> int:
         """How many bytes the kernel took, of messages that are whole or not."""
         pieces = sum(self._counts[: self.struct.next])
-        return sum(map(len, self._pieces[:pieces])) + int(self.struct.gone)
+        return sum(map(len, self._pieces[:pieces])) + int(self.struct.partial)
 
 
 def _parts(i: int, message: Any) -> tuple[Any, Any, Address]:

@@ -107,16 +107,16 @@ class RecvBatch(Reused):
         """
         inbox, i = self._message(i)
         struct, taken = inbox.struct, self._taken
-        turn = struct.turn
-        ancdata = taken.get((turn, i))
+        generation = struct.generation
+        ancdata = taken.get((generation, i))
         if ancdata is None:
-            ancdata = taken.setdefault((turn, i), inbox.ancdata(i, 1)[0])
+            ancdata = taken.setdefault((generation, i), inbox.ancdata(i, 1)[0])
         held = struct.controls[i]
         try:
-            not_busy(_hand_over(struct, i, turn))  # a signal handler may have received with this batch since
+            not_busy(_hand_over(struct, i, generation))  # a signal handler may have received with this batch since
             return ancdata
         except BaseException:  # it has not been handed out
-            _take_back(struct, i, turn, held)
+            _take_back(struct, i, generation, held)
             raise
 
     def _message(self, i: int) -> tuple[Inbox, int]:

@@ -88,7 +88,7 @@ def decode_inet(source: int) -> tuple[str, int]:
 def _keep(reply: Reply, source: int, address: Address) -> None:
     _remember(_inet, source, address)
     reply.address = address
-    reply.struct.same = source
+    reply.struct.cached_source = source
 
 
 def decode_name(name: bytes) -> Address:

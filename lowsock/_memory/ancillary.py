@@ -123,7 +123,7 @@ def descriptors(ancdata: Iterable[tuple[int, int, bytes]]) -> list[int]:
 def close_received(reply: Reply, ancdata: Ancillary | None) -> None:
     """Closes what a call received and will not return: ``ancdata`` if it came to that, else what ``reply`` still holds."""
     if ancdata is None:
-        lib.lowsock_close(reply.struct)
+        lib.lowsock_reply_close(reply.struct)
     else:
         close_all(descriptors(ancdata))
 

@@ -43,8 +43,8 @@ class Reply:
         self.struct.name, self.struct.info, self.struct.fds = name, self.info, self.fds
         self.data, self.control, self.name = ffi.buffer(data), ffi.buffer(control), ffi.buffer(name)
         self.host = self.struct.host
-        self.struct.same = -1
-        self.address: Any = None  # of the source that `struct.same` names
+        self.struct.cached_source = -1
+        self.address: Any = None  # of the source that `struct.cached_source` names
         self._memory = (data, control, name)  # the struct's pointers keep nothing alive
 
     def entry(self) -> Entry:

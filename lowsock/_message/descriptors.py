@@ -140,6 +140,6 @@ def _receive(
 
 def _close(reply: CData, fds: list[int] | None) -> None:
     if fds is None:
-        lib.lowsock_close(reply)
+        lib.lowsock_reply_close(reply)
     else:
         close_all(fds)

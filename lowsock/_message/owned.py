@@ -82,16 +82,16 @@ class OwnedFds(Sequence[int]):
     def __init__(self, fds: Iterable[int] = ()) -> None:
         numbers = _adopted(fds)
         own = slots(len(numbers))
-        own.lent = 1
+        own.disarmed = 1
         try:
             packed = pack(f"{len(numbers)}i", *numbers)
             ffi.memmove(own.fds, packed, len(packed))
             own.count = len(numbers)
             self.ancdata = []
             self._slots, self._guard = own, guarded(own)
-            own.lent = 0
+            own.disarmed = 0
         except BaseException:
-            own.lent = 1
+            own.disarmed = 1
             raise
 
     def __len__(self) -> int:
@@ -138,10 +138,10 @@ class OwnedFds(Sequence[int]):
             fd: int = moved.fds[0]
             if fd < 0:
                 _refuse(at, fd)
-            moved.lent = 1
+            moved.disarmed = 1
             return fd
         except BaseException:
-            moved.lent = 0
+            moved.disarmed = 0
             _put_back(own, moved)
             raise
 
@@ -159,10 +159,10 @@ class OwnedFds(Sequence[int]):
             fds = _numbers(moved, count)  # CPython 3.13 leaves an inlined filter's way back out of the `try`
             if not fds:
                 _refuse_all(own, count)
-            moved.lent = 1
+            moved.disarmed = 1
             return fds
         except BaseException:
-            moved.lent = 0
+            moved.disarmed = 0
             _put_back(own, moved)
             raise
 
@@ -178,7 +178,7 @@ class OwnedFds(Sequence[int]):
 
     def __del__(self, _warn: Any = warn, _close: Any = _close) -> None:  # the module may be gone by then
         try:
-            left = _close(self._slots) + self._slots.left
+            left = _close(self._slots) + self._slots.leaked
         except AttributeError:  # it never came to be
             return
         if left:

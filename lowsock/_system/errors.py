@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 MORE = -lib.LOWSOCK_MORE  # an answer up to here says that more came than data; between here and 0 it is -errno
-SAME = lib.LOWSOCK_SAME  # added to the bytes of data: the source is the one that the reply knows
+SAME = lib.LOWSOCK_CACHED  # added to the bytes of data: the source is the one that the reply knows
 
 AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK)
 NOT_YET = (-errno.EINTR, *AGAIN)  # what another attempt may change

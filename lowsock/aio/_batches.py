@@ -69,13 +69,13 @@ class _Sending:
         struct, count = outbox.struct, outbox.count
         if count and not struct.next:
             deliver(outbox, count, self._sock, self._flags)
-        while struct.gone:
+        while struct.partial:
             deliver(outbox, count, self._sock, self._flags)
         return int(struct.next)
 
     def tell(self, error: BaseException) -> None:
         struct = self.outbox.struct
-        if struct.gone:
+        if struct.partial:
             try:
                 error.characters_written = self.outbox.bytes_gone()  # type: ignore[attr-defined]
             except (AttributeError, TypeError):  # trio's own has no room for it

@@ -224,7 +224,7 @@ def _read(fd: int, limit: int) -> list[Event]:
             events.append(event)
             slot.clear()
     finally:
-        lib.lowsock_close(reply.struct)  # a peeked message of a socket without an error queue
+        lib.lowsock_reply_close(reply.struct)  # a peeked message of a socket without an error queue
     give(reply)
     return events
 

@@ -62,7 +62,7 @@ def pidfd(sock: Socket) -> OwnedFds:
     try:
         answer = -errno.ENOSYS
         if option is not None:
-            answer = lib.lowsock_own_option(target(sock)[0], _SOL_SOCKET, option, own)
+            answer = lib.lowsock_owned_option(target(sock)[0], _SOL_SOCKET, option, own)
         if answer in _LACKING:
             _lacks("SO_PEERPIDFD")
         if answer < 0:
