@@ -21,9 +21,9 @@ from lowsock._system import kinds
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
-from lowsock._system.errors import NOT_YET, raised_here
+from lowsock._system.errors import RETRYABLE, raised_here
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Inbox:
         def attempt(fd: int) -> int:
             return not_busy(_recvmmsg(self.struct, fd, 0, *wanted))
 
-        return persist(sock, flags, POLLIN, attempt, answer)
+        return retry(sock, flags, POLLIN, attempt, answer)
 
     def _receive_rest(self, sock: Socket, count: int, flags: int, started: float, answer: int) -> int:
         """Goes on until all have come or the socket's time is up. An error is left to the next call: who has messages
@@ -101,7 +101,7 @@ class Inbox:
                 answer, pause = more, _FIRST_PAUSE
             else:  # poll(2) may say the same again and again: urgent data wait, or other readers are quicker
                 left = pause if deadline is None else deadline - time.monotonic()
-                if more not in NOT_YET or left <= 0 or has_ended(fd):
+                if more not in RETRYABLE or left <= 0 or has_ended(fd):
                     break
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, _LONGEST_PAUSE)

@@ -16,7 +16,7 @@ from lowsock._memory.buffers import Gathered
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def deliver(box: Any, count: int, sock: Socket, flags: int, answer: int = 0) -> 
         return not_busy(_sendmmsg(struct, fd, count, flags))
 
     while struct.next == begun:  # a stream may take a part of the first
-        answer = persist(sock, flags, POLLOUT, attempt, answer) if answer < 0 else attempt(target(sock)[0])
+        answer = retry(sock, flags, POLLOUT, attempt, answer) if answer < 0 else attempt(target(sock)[0])
     while answer == BATCH and struct.next < count:
         answer = attempt(target(sock)[0])
     return int(struct.next) - begun

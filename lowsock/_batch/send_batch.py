@@ -25,7 +25,7 @@ from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
 from lowsock._system.errors import raised_here
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ def _send_rest(box: _Box, filling: _Filling, end: int, sock: Socket, flags: int,
         return _offer(box, filling, end, sock, fd, flags)
 
     while answer <= 0 and box.struct.next < last:
-        answer = persist(sock, flags, _POLLOUT, attempt, answer) if answer < 0 else attempt(target(sock)[0])
+        answer = retry(sock, flags, _POLLOUT, attempt, answer) if answer < 0 else attempt(target(sock)[0])
     sent = answer = max(answer, 0)
     while answer == PIECES and box.struct.next < last:
         answer = attempt(target(sock)[0])

@@ -17,7 +17,7 @@ from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
 from lowsock._system.descriptor import target
 from lowsock._system.errors import MORE
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _receive(
         return _recv_fds(reply.struct, fd, bufsize, room, maxfds, flags)
 
     try:
-        answer = persist(sock, flags, POLLIN, attempt, answer)
+        answer = retry(sock, flags, POLLIN, attempt, answer)
         size, msg_flags, source, count = _unpack(reply.info, _INFO)
         data = reply.data[:size]
         address = None if source == -1 else _address.decode(reply, source)

@@ -21,9 +21,9 @@ from lowsock._system import kinds
 from lowsock._system.arguments import INT_MAX, ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT, MSG_TRUNC
 from lowsock._system.descriptor import target
-from lowsock._system.errors import MORE, SAME, fail
+from lowsock._system.errors import CACHED, MORE, fail
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ POLLIN = select.POLLIN | select.POLLPRI
 _CMSG_SIZE = 4096
 _CMSG_SPACE = CMSG_SPACE(_CMSG_SIZE)
 _INFO = lib.LOWSOCK_INFO
-_SIZE = SAME - 1
+_SIZE = CACHED - 1
 
 # bound early: each is looked up next to a system call
 _plain_recv = lib.lowsock_recv
@@ -80,8 +80,8 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
             answer = _recvmsg(struct, sock.fileno(), bufsize, ancbufsize, flags)
         if answer >= 0:
             address = None
-            if answer >= SAME:
-                answer, address = answer - SAME, reply.address
+            if answer >= CACHED:
+                answer, address = answer - CACHED, reply.address
             data, ancdata = view[:answer], []
             _free.append(entry)
             return data, ancdata, 0, address
@@ -120,7 +120,7 @@ def _receive(
         return _recvmsg(reply.struct, fd, bufsize, ancbufsize, flags)
 
     try:
-        answer = persist(sock, flags, POLLIN, attempt, answer)
+        answer = retry(sock, flags, POLLIN, attempt, answer)
         size, ancdata, msg_flags, address = _details(reply, answer)
         data = reply.data[:size]
         give(reply)
@@ -138,8 +138,8 @@ def _checked_receive(ancbufsize: int, flags: int) -> tuple[int, int]:
 
 def _details(reply: Reply, answer: int) -> tuple[int, Ancillary, int, Address]:
     """What came beside the data. The reply still owns the descriptors, until somebody else says that they do."""
-    if answer >= SAME:
-        return answer - SAME, [], 0, reply.address
+    if answer >= CACHED:
+        return answer - CACHED, [], 0, reply.address
     if answer >= 0:
         return answer, [], 0, None
     info = _unpack(reply.info, MORE - answer)
@@ -183,8 +183,8 @@ def recvmsg_into(
         exports.clear()
     if answer >= 0:
         address = None
-        if answer >= SAME:
-            answer, address = answer - SAME, reply.address
+        if answer >= CACHED:
+            answer, address = answer - CACHED, reply.address
         _free.append(entry)
         return answer, [], 0, address
     if answer > MORE:
@@ -215,7 +215,7 @@ def _receive_scattered(
         return lib.lowsock_recvmsg_into(reply.struct, fd, bases, scattered.sizes, len(bases), ancbufsize, flags)
 
     try:
-        answer = persist(sock, flags, POLLIN, attempt, answer)
+        answer = retry(sock, flags, POLLIN, attempt, answer)
         scattered.release()
         size, ancdata, msg_flags, address = _details(reply, answer)
         give(reply)
@@ -253,7 +253,7 @@ def _receive_bounced(
     try:
         answer = attempt(fd)
         if MORE < answer < 0:
-            answer = persist(sock, flags, POLLIN, attempt, answer)
+            answer = retry(sock, flags, POLLIN, attempt, answer)
         size, ancdata, msg_flags, address = _details(reply, answer)
         bounced.settle(reply.struct.data, size)
         give(reply)

@@ -20,7 +20,7 @@ from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
 from lowsock._system.descriptor import target
 from lowsock._system.errors import MORE, raised_here
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _receive(
         return _recv_rights(reply.struct, fd, bufsize, room, flags, own)
 
     try:
-        answer = persist(sock, flags, POLLIN, attempt, answer)
+        answer = retry(sock, flags, POLLIN, attempt, answer)
         info = _unpack(reply.info, MORE - answer)
         data = reply.data[: info[0]]
         address = None if info[2] == -1 else _address.decode(reply, info[2])

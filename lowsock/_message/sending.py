@@ -17,9 +17,9 @@ from lowsock._system import kinds
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
-from lowsock._system.errors import NOT_YET, fail, raised_here
+from lowsock._system.errors import RETRYABLE, fail, raised_here
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def transmit(
     sock: Socket, buffers: Iterable[Buffer], control: Control, flags: int, address: Address, answer: int = -errno.EINTR
 ) -> int:
     """Any send, its control messages checked. ``answer`` is the -errno of a first attempt."""
-    if answer not in NOT_YET:
+    if answer not in RETRYABLE:
         fail(answer)  # at once: a host name is not resolved a second time for it
     flags = checked_int("flags", flags)
     if target(sock)[1]:
@@ -152,7 +152,7 @@ def _send_joined(sock: Socket, data: Any, control: Control, flags: int, name: by
             return lib.lowsock_sendmsg(fd, data, len(data), payload, table, rows, name, len(name), flags)
         return _sendto(fd, data, len(data), name, len(name), flags)
 
-    return persist(sock, flags, _POLLOUT, attempt, answer)
+    return retry(sock, flags, _POLLOUT, attempt, answer)
 
 
 def _send_gathered(sock: Socket, buffers: Any, control: Control, flags: int, name: bytes, answer: int) -> int:
@@ -168,7 +168,7 @@ def _send_gathered(sock: Socket, buffers: Any, control: Control, flags: int, nam
         def attempt(fd: int) -> int:
             return lib.lowsock_sendmsg_from(fd, bases, sizes, len(bases), payload, table, rows, name, len(name), flags)
 
-        return persist(sock, flags, _POLLOUT, attempt, answer)
+        return retry(sock, flags, _POLLOUT, attempt, answer)
     finally:
         gathered.release()
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The types of the package's own annotations. Nothing imports this at run time: `typing` alone takes longer to import
-than all of lowsock.
+"""The types of the package's own annotations. Nothing imports this at run time: importing `typing` takes longer than
+importing lowsock.
 """
 
 from collections.abc import Sequence
@@ -222,7 +222,7 @@ class HasFileno(Protocol):
 Socket = Union[int, HasFileno]
 Buffer = Any  # a C-contiguous bytes-like object; collections.abc.Buffer came with Python 3.12
 Address = Any  # a tuple, str or bytes, as the socket module has it for the family; None: there is no address
-Host = Union[str, IPv4Address, IPv6Address]  # a numeric one; of which family, only a run tells
+Host = Union[str, IPv4Address, IPv6Address]  # a numeric one; only run time tells its family
 ControlMessage = tuple[int, int, Any]  # (level, type, data)
 Ancillary = list[tuple[int, int, bytes]]
 Message = Union[tuple[Any], tuple[Any, Any], tuple[Any, Any, Any]]  # (buffers[, ancdata[, address]])

@@ -23,7 +23,7 @@ from lowsock._system.descriptor import target
 from lowsock._system.errors import raised_inside
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED
 from lowsock.udp._control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
@@ -214,7 +214,7 @@ class Sending:
             answer = step(fd) if first is None else self._judge(fd, first, *self._next())
             first = None
             if answer < 0 and not self._sent:
-                answer = persist(sender.sock, flags, _POLLOUT, step, answer)
+                answer = retry(sender.sock, flags, _POLLOUT, step, answer)
             if answer >= 0:
                 self._sent += answer
                 self._at = min(self._sent * self._segment, self._size)
