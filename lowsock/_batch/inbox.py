@@ -14,7 +14,7 @@ from itertools import islice, repeat
 from struct import Struct
 
 from lowsock._batch.outbox import not_busy
-from lowsock._memory.address import KNOWN, KNOWN_NAMES, decode_inet, decode_name
+from lowsock._memory.address import cached_inet, cached_inet6, decode_inet, decode_name
 from lowsock._memory.ancillary import CMSG_LEN
 from lowsock._memory.buffers import PYPY
 from lowsock._system import kinds
@@ -162,19 +162,19 @@ class Inbox:
         if not n:
             return ()
         if not answer & _SOURCES:
-            return repeat(KNOWN(sources[0]) or self._decode(0, sources[0]), n)
+            return repeat(cached_inet(sources[0]) or self._decode(0, sources[0]), n)
         sources = _unpack(sources, n)
-        return [KNOWN(source) or self._decode(i, source) for i, source in enumerate(sources)]
+        return [cached_inet(source) or self._decode(i, source) for i, source in enumerate(sources)]
 
     def address(self, i: int) -> Address:
         source = self.struct.sources[i]
-        return KNOWN(source) or self._decode(i, source)
+        return cached_inet(source) or self._decode(i, source)
 
     def _decode(self, i: int, source: int) -> Address:
         if source >= 0:
             return decode_inet(source)
         name = self.names[i * _SOCKADDR : i * _SOCKADDR - 1 - source]
-        return KNOWN_NAMES(name) or decode_name(name)
+        return cached_inet6(name) or decode_name(name)
 
     def ancdata(self, first: int, count: int) -> list[Ancillary]:
         """The control messages of each of ``count`` messages from ``first`` on."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 import errno
 
 from lowsock._memory import address as _address
-from lowsock._memory.ancillary import CMSG_SPACE, INT, Control, close_all, encode_rights
+from lowsock._memory.ancillary import CMSG_SPACE, INT_SIZE, Control, close_all, encode_rights
 from lowsock._memory.buffers import joined
-from lowsock._memory.reply import DATA, FREE, give, spare, take
+from lowsock._memory.reply import DATA, FREE, give, new_entry, take
 from lowsock._message.receiving import POLLIN
 from lowsock._message.sending import transmit
 from lowsock._system import kinds
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from lowsock._system.types import Address, Buffer, CData, Socket
 
 BESIDE = CMSG_SPACE(512)  # credentials, a pidfd, a security label: what options of the socket put before the descriptors
-MOST = INT_MAX // INT - BESIDE
+MOST = INT_MAX // INT_SIZE - BESIDE
 _INFO = lib.LOWSOCK_INFO
 _FEW = CONSTANTS.get("SCM_MAX_FD", 253)  # descriptors: what the quick ways take
-_ROOM = CMSG_SPACE(_FEW * INT) + BESIDE
+_ROOM = CMSG_SPACE(_FEW * INT_SIZE) + BESIDE
 
 _recv_fds = lib.lowsock_recv_fds
 _unpack = ffi.unpack
@@ -87,7 +87,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
     try:
         entry = _free.pop()
     except IndexError as error:
-        entry = spare(error)
+        entry = new_entry(error)
     struct, view, reply = entry
     fds: list[int] | None = None
     try:
@@ -116,7 +116,7 @@ def _receive(
     flags = checked_int("flags", flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
-    room = CMSG_SPACE(maxfds * INT) + BESIDE if maxfds else 0
+    room = CMSG_SPACE(maxfds * INT_SIZE) + BESIDE if maxfds else 0
     reply = take(bufsize, room)
     fds: list[int] | None = None
 

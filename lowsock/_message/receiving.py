@@ -16,7 +16,7 @@ import select
 from lowsock._memory import address as _address
 from lowsock._memory.ancillary import CMSG_SPACE, close_received, decode
 from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced, Scattered
-from lowsock._memory.reply import CONTROL, DATA, FREE, give, spare, take
+from lowsock._memory.reply import CONTROL, DATA, FREE, give, new_entry, take
 from lowsock._system import kinds
 from lowsock._system.arguments import INT_MAX, ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT, MSG_TRUNC
@@ -68,7 +68,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     try:
         entry = _free.pop()
     except IndexError as error:
-        entry = spare(error)
+        entry = new_entry(error)
     struct, view, reply = entry
     ancdata: Ancillary | None = None
     try:
@@ -81,7 +81,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
         if answer >= 0:
             address = None
             if answer >= CACHED:
-                answer, address = answer - CACHED, reply.address
+                answer, address = answer - CACHED, reply.cached_address
             data, ancdata = view[:answer], []
             _free.append(entry)
             return data, ancdata, 0, address
@@ -139,7 +139,7 @@ def _checked_receive(ancbufsize: int, flags: int) -> tuple[int, int]:
 def _details(reply: Reply, answer: int) -> tuple[int, Ancillary, int, Address]:
     """What came beside the data. The reply still owns the descriptors, until somebody else says that they do."""
     if answer >= CACHED:
-        return answer - CACHED, [], 0, reply.address
+        return answer - CACHED, [], 0, reply.cached_address
     if answer >= 0:
         return answer, [], 0, None
     info = _unpack(reply.info, MORE - answer)
@@ -166,7 +166,7 @@ def recvmsg_into(
     try:
         entry = _free.pop()
     except IndexError as error:
-        entry = spare(error)
+        entry = new_entry(error)
     struct, _, reply = entry
     exports: list[Any] = []  # they end with this frame, which a traceback may keep alive
     sizes: list[int] = []
@@ -184,7 +184,7 @@ def recvmsg_into(
     if answer >= 0:
         address = None
         if answer >= CACHED:
-            answer, address = answer - CACHED, reply.address
+            answer, address = answer - CACHED, reply.cached_address
         _free.append(entry)
         return answer, [], 0, address
     if answer > MORE:
@@ -245,7 +245,7 @@ def _receive_bounced(
 
     def attempt(fd: int) -> int:
         if flags & MSG_TRUNC:
-            bounced.preset(reply.struct.data)
+            bounced.copy_in(reply.struct.data)
             base, size = [reply.struct.data], [bounced.size]
             return lib.lowsock_recvmsg_into(reply.struct, fd, base, size, 1, ancbufsize, flags)
         return _recvmsg(reply.struct, fd, bounced.size, ancbufsize, flags)
@@ -255,7 +255,7 @@ def _receive_bounced(
         if MORE < answer < 0:
             answer = retry(sock, flags, POLLIN, attempt, answer)
         size, ancdata, msg_flags, address = _details(reply, answer)
-        bounced.settle(reply.struct.data, size)
+        bounced.copy_out(reply.struct.data, size)
         give(reply)
         return size, ancdata, msg_flags, address
     except BaseException:
@@ -282,7 +282,7 @@ def recv1msg(
     try:
         entry = _free.pop()
     except IndexError as error:
-        entry = spare(error)
+        entry = new_entry(error)
     struct, view, reply = entry
     ancillary: Ancillary | None = None
     try:

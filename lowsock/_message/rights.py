@@ -7,9 +7,9 @@ import errno
 from _socket import AF_UNIX
 
 from lowsock._memory import address as _address
-from lowsock._memory.ancillary import CMSG_SPACE, INT, decode, encode_rights
+from lowsock._memory.ancillary import CMSG_SPACE, INT_SIZE, decode, encode_rights
 from lowsock._memory.buffers import joined
-from lowsock._memory.reply import DATA, FREE, give, spare, take
+from lowsock._memory.reply import DATA, FREE, give, new_entry, take
 from lowsock._message.descriptors import BESIDE, MOST
 from lowsock._message.owned import OwnedFds, owner, refuse_closed, slots
 from lowsock._message.receiving import POLLIN
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _INFO = lib.LOWSOCK_INFO
 _SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)
-_ROOM = CMSG_SPACE(_SCM_MAX_FD * INT) + BESIDE  # Linux puts a pidfd behind the rights, however few were asked for
+_ROOM = CMSG_SPACE(_SCM_MAX_FD * INT_SIZE) + BESIDE  # Linux puts a pidfd behind the rights, however few were asked for
 
 # bound early: each is looked up next to a system call
 _free = FREE  # see _receiving.py
@@ -63,7 +63,7 @@ def recv_rights(
     try:
         entry = _free.pop()
     except IndexError as error:
-        entry = spare(error)
+        entry = new_entry(error)
     struct, view, reply = entry
     try:
         answer = _recv_rights(struct, sock.fileno(), bufsize, _ROOM, flags, own)
@@ -91,7 +91,7 @@ def _receive(
     flags = checked_int("flags", flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
-    room = max(CMSG_SPACE(maxfds * INT) + BESIDE, _ROOM) if maxfds else 0
+    room = max(CMSG_SPACE(maxfds * INT_SIZE) + BESIDE, _ROOM) if maxfds else 0
     reply, own = take(bufsize, room), slots(maxfds + 1)
     fds = owner(own)
 

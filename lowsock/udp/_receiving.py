@@ -205,5 +205,5 @@ class Receiver:
         if len(bounced.sizes) > IOV_MAX:
             fail(-errno.EMSGSIZE)  # as the kernel says of so many iovecs
         answer = self._one(box, flags, min(bounced.size, DATAGRAM))
-        bounced.settle(box.struct.data, answer & SIZE)
+        bounced.copy_out(box.struct.data, answer & SIZE)
         return answer

@@ -16,7 +16,7 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowsock._memory.address import encode_for, family_of
-from lowsock._memory.buffers import COPIED, PYPY, viewed
+from lowsock._memory.buffers import COPY_SIZE, PYPY, viewed
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
@@ -128,7 +128,7 @@ class Sender:
         """Sends what is not `bytes`: copied where it may be resized in the meantime, else held."""
         with viewed("data", data) as view:
             size = view.nbytes
-            copy = view.tobytes() if PYPY or size <= COPIED else None
+            copy = view.tobytes() if PYPY or size <= COPY_SIZE else None
         if copy is not None:
             return Sending(self, copy, size, segment or max(size, 1), name, address, beside, flags).run()
         export = ffi.from_buffer("char[]", data)
