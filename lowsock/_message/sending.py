@@ -2,7 +2,7 @@
 """Sending one message: sendmsg(2).
 
 `sendmsg` begins with the commonest case written out, because after a system call every step of the interpreter is slow;
-what is not that case goes to `transmit` in the end. docs/design.md has the figures.
+all other cases end in `transmit`. docs/design.md has the figures.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def sendmsg(
 
     Raises `OSError` as the kernel says it; `TimeoutError` (`socket.timeout` before 3.10) when the socket's timeout is
     up, `BlockingIOError` where the descriptor is non-blocking; `TypeError`, `ValueError`, `OverflowError` or
-    `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX`` stream,
-    which Linux would lose, are a `ValueError`. See sendmsg(2), cmsg(3).
+    `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX``
+    stream, which Linux would lose, raise `ValueError`. See sendmsg(2), cmsg(3).
     """
     if type(sock) is not kinds.Socket:
         return transmit(sock, buffers, NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata), flags, address)
@@ -96,13 +96,13 @@ def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], fla
             try:
                 sent = _send_one(sock.fileno(), data, len(data), level, kind, payload, len(payload), name, len(name), flags)
             except (TypeError, OverflowError):
-                encode(ancdata)  # raises the error that names what is wrong, if it is that
+                encode(ancdata)  # names what is wrong, if anything is
                 raise
     return sent if sent >= 0 else transmit(sock, [data], encode(ancdata), flags, address, sent)
 
 
 def _send_exported(sock: Any, buffers: Any, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
-    """A send on a socket object of what is too large to be joined."""
+    """A send on a socket object of buffers that are too large to be joined."""
     sent = -errno.EINTR
     control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata)
     if not PYPY and type(buffers) is list and address is None and control is NO_CONTROL and flags is ZERO:

@@ -7,7 +7,7 @@ import errno
 from array import array
 from typing import TYPE_CHECKING
 
-from lowsock._message.owned import OwnedFds, owner, slots
+from lowsock._message.owned import OwnedFds, new_slots, owner
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.descriptor import target
 from lowsock._system.errors import fail
@@ -57,7 +57,7 @@ def label(sock: Socket) -> bytes | None:
 
 def pidfd(sock: Socket) -> OwnedFds:
     """A new pidfd, in a slot before anything of Python can come between."""
-    option, own = CONSTANTS.get("SO_PEERPIDFD"), slots(1)
+    option, own = CONSTANTS.get("SO_PEERPIDFD"), new_slots(1)
     fds = owner(own)
     try:
         answer = -errno.ENOSYS
