@@ -77,7 +77,7 @@ class _Sending:
         struct = self.outbox.struct
         if struct.partial:
             try:
-                error.characters_written = self.outbox.bytes_gone()  # type: ignore[attr-defined]
+                error.characters_written = self.outbox.bytes_sent()  # type: ignore[attr-defined]
             except (AttributeError, TypeError):  # trio's own has no room for it
                 pass
 
