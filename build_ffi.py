@@ -19,7 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCES = os.path.join("lowsock", "_csrc")  # relative: setuptools takes no absolute path for a source
 
 
-# What lowsock/_layouts.py reads; the constants (lowsock/_constants.py) are plain arrays.
+# What lowsock/_system/layouts.py reads; the constants (lowsock/_system/constants.py) are plain arrays.
 TABLES = """
 struct lowsock_field { const char *struct_name; const char *name; const char *kind; int offset; int size; int struct_size; };
 """
@@ -98,7 +98,17 @@ def stub() -> str:
     )
 
 
-C_FILES = ("receive.c", "send.c", "batch.c", "batch_send.c", "ask.c", "owned.c", "peer.c", "udp.c", "udp_receive.c")
+C_FILES = (
+    "queries.c",
+    "receive.c",
+    "send.c",
+    "owned.c",
+    "peer.c",
+    "batch_receive.c",
+    "batch_send.c",
+    "udp_receive.c",
+    "udp_send.c",
+)
 HEADERS = ("system.h", "constants.h", "batch.h", "control.h", "internal.h", "lowsock.h")
 TABLES_SOURCE, TABLES_CDEF = tables()
 ffibuilder = FFI()

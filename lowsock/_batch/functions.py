@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Many messages in one call: sendmmsg(2), recvmmsg(2).
 
-Both begin with the commonest case written out, as `sendmsg` and `recvmsg` do: here it is passes over the whole batch that
-run in C, because each step of the interpreter would be taken for each message. docs/design.md has the figures.
+Both begin with the commonest case written out, as `sendmsg` and `recvmsg` do. Here that is passes over the whole batch that
+run in C: a Python loop would take each step of the interpreter once for each message. docs/design.md has the figures.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from _socket import SOCK_STREAM
 from operator import itemgetter
 
 from lowsock._batch.inbox import CONTROL, COUNT, give, take
-from lowsock._batch.outbox import BATCH, JOINED, PIECES, SHAPE, Outbox, deliver, encode_named, send_pieces
+from lowsock._batch.outbox import BATCH, JOIN_SIZE, PIECES, SHAPE, Outbox, deliver, encode_named, send_pieces
 from lowsock._memory.address import family_of
 from lowsock._memory.ancillary import NO_ANCDATA, close_all, descriptors
 from lowsock._message.receiving import recvmsg
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SEQUENCES = {tuple, list}
 _BYTES = {bytes}
 _ONE, _THREE = {1}, {3}
-_ONE_MESSAGE = 1  # an argument that is this very int, as `ZERO`
+_ONE_MESSAGE = 1  # compared by identity, as `ZERO`
 _first = itemgetter(0)
 _send_joined = lib.lowsock_send_joined
 _NO_OUTBOX = ffi.NULL
@@ -40,8 +40,8 @@ _NO_OUTBOX = ffi.NULL
 def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
     """Sends many messages, 1024 by each system call; returns how many the kernel took.
 
-    A message is ``(buffers[, ancdata[, address]])``, each as in `sendmsg`, but addresses are numeric: a host name is a
-    `ValueError`. All are checked before the first is sent; the error names the one that is wrong.
+    A message is ``(buffers[, ancdata[, address]])``, each as in `sendmsg`, but addresses are numeric: a host name raises
+    `ValueError`. All are checked before the first is sent; the error names the wrong one.
 
     Fewer than all go if the kernel refuses one, has no room for it or is interrupted: what was returned is what went, and
     the rest is yours to send again. Only for the first message is waited, as long as `sendmsg` would; an error of a later
@@ -62,7 +62,7 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
 
 
 def _lone(message: Any) -> bytes | None:
-    """The one buffer of a message that is nothing but that: it goes as `sendmsg` sends it."""
+    """The buffer of a message that is one ``bytes`` and nothing else, for `sendmsg` to send; else None."""
     if type(message) is tuple and len(message) == 1 and type(buffers := message[0]) is list and len(buffers) == 1:
         return buffers[0] if type(buffers[0]) is bytes else None
     return None
@@ -76,8 +76,8 @@ def _send_lone(sock: Socket, piece: bytes, flags: int) -> int:
 
 
 def _plain(messages: list[Any]) -> tuple[list[bytes], Sequence[Address]] | None:
-    """The buffers of messages of which each is one ``bytes``, and their addresses if they have any; None if there are
-    others. In passes that run in C and call nothing of the user's."""
+    """The buffers of messages that are one ``bytes`` each, and their addresses if they have any; None if some are not. The
+    passes run in C and call no code of the user's."""
     if not {*map(type, messages)} <= _SEQUENCES:
         return None
     lengths = {*map(len, messages)}
@@ -98,7 +98,7 @@ def _plain(messages: list[Any]) -> tuple[list[bytes], Sequence[Address]] | None:
 
 
 def _send_plain(sock: Any, pieces: list[bytes], addresses: Sequence[Address], flags: int) -> int:
-    """Messages that `_plain` has found, 1024 at most."""
+    """Sends messages that `_plain` has unpacked, 1024 at most."""
     names: list[bytes] = []
     if addresses:
         family = family_of(sock)
@@ -115,17 +115,17 @@ def _send_plain(sock: Any, pieces: list[bytes], addresses: Sequence[Address], fl
 
 
 def _send_at_once(fd: int, pieces: list[bytes], name: bytes, flags: int) -> int:
-    """Sends messages of one piece to one address, if they can go in one call; the answer is 0 if not."""
+    """Sends messages of one piece to one address, if one call can take them; returns 0 if not."""
     count = len(pieces)
     sizes = [*{*map(len, pieces)}]
     if len(sizes) > 1:
         sizes = list(map(len, pieces))
     if max(sizes) > INT_MAX:
-        return 0  # C takes their sizes as int
+        return 0  # C takes each size as an int
     if count <= PIECES:
         return send_pieces(_NO_OUTBOX, 0, 0, pieces, sizes, name, fd, flags)
     data = b"".join(pieces)
-    if len(data) > JOINED * count:
+    if len(data) > JOIN_SIZE * count:
         return 0
     return _send_joined(_NO_OUTBOX, 0, 0, count, sizes, len(sizes), name, len(name), fd, flags, data)
 
@@ -138,19 +138,19 @@ def listed(messages: Iterable[Any]) -> list[Any]:
 
 
 def _send(sock: Socket, outbox: Outbox, flags: int, answer: int) -> int:
-    """Any messages. ``answer`` is that of a first attempt: -errno, or where the cursor stands now."""
+    """Sends any messages. ``answer`` is that of a first attempt: -errno, or where the cursor is now."""
     struct, count = outbox.struct, outbox.count
     try:
         if answer > 0:
-            struct.gone, struct.next = divmod(answer, COUNT + 1)
+            struct.partial, struct.next = divmod(answer, COUNT + 1)
         elif count:
             deliver(outbox, count, sock, flags, answer)
-        while struct.gone:
+        while struct.partial:
             deliver(outbox, count, sock, flags)
         return int(struct.next)
     except OSError as error:
-        if struct.gone:
-            error.characters_written = outbox.bytes_gone()  # type: ignore[attr-defined]
+        if struct.partial:
+            error.characters_written = outbox.bytes_sent()  # type: ignore[attr-defined]
         raise
     finally:
         outbox.release()
@@ -185,7 +185,7 @@ def recvmmsg(
         answer = inbox.receive(sock, vlen, bufsize, ancbufsize, flags, bool(wait_all))
         messages = inbox.messages(answer)
         if answer & CONTROL:
-            lib.lowsock_inbox_forget(inbox.struct)  # they are in messages now
+            lib.lowsock_inbox_forget(inbox.struct)  # messages has them now
         give(inbox)
         return messages
     except BaseException:

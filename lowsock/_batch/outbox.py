@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Messages that are to be sent in batches, encoded; and the loop that sends them.
+"""Messages encoded for sending in batches, and the loop that sends them.
 
-``struct lowsock_outbox`` holds the cursor. C moves it, within the call, by what the kernel took: whatever is raised later,
-nothing goes twice and nothing is left out.
+``struct lowsock_outbox`` has the cursor. C moves it within the call, by what the kernel took: whatever is raised later,
+nothing is sent twice or left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lowsock._memory.buffers import Gathered
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 
 BATCH, PIECES, SOCKADDR = lib.LOWSOCK_BATCH, lib.LOWSOCK_PIECES, lib.LOWSOCK_SOCKADDR
 _PADDING = [b""] * PIECES  # C takes no fewer pointers
-FEW = 32  # so many pieces of no great size are sooner joined than handed over one by one
+JOIN_COUNT = 32  # pieces: up to so many, none of them large, are joined; it is quicker than a pointer for each
 SHAPE = "(buffers[, ancdata[, address]])"
-JOINED = 8 * 1024  # bytes of a message, on average: up to so many, one copy is cheaper than a pointer for each
+JOIN_SIZE = 8 * 1024  # bytes of a message, on average: up to here one copy is cheaper than a pointer for each
 POLLOUT = select.POLLOUT
 _BUSY = -lib.LOWSOCK_BUSY
-_HEADER = CMSG_SPACE(0) + 16  # bytes of a control message beside its payload, at most
+_HEADER = CMSG_SPACE(0) + 16  # bytes of a control message besides its payload, at most
 
 _sendmmsg, _send_joined, _send_pieces = lib.lowsock_sendmmsg, lib.lowsock_send_joined, lib.lowsock_send_pieces
 
 
-def deliver(box: Any, count: int, sock: Socket, flags: int, answer: int = 0) -> int:
-    """Sends messages up to ``count`` of ``box.struct`` as far as they go, and waits for the first only; returns how many
-    went. There is at least one. ``answer`` is the -errno of a first attempt.
+def deliver(outbox: Any, count: int, sock: Socket, flags: int, answer: int = 0) -> int:
+    """Sends messages up to ``count`` of ``outbox.struct``, at least one, and waits for the first only; returns how many the
+    kernel took. ``answer`` is the -errno of a first attempt.
 
-    ``box`` owns the memory, which may be let go elsewhere in the meantime.
+    ``outbox`` keeps the memory alive, which others may drop meanwhile.
     """
-    struct = box.struct
+    struct = outbox.struct
     fd, timeout = target(sock)
     if timeout:
         flags |= MSG_DONTWAIT
-    begun = struct.next
+    start = struct.next
     answer = answer or not_busy(_sendmmsg(struct, fd, count, flags))
     if 0 < answer < BATCH:
         return answer
@@ -54,20 +54,20 @@ def deliver(box: Any, count: int, sock: Socket, flags: int, answer: int = 0) -> 
     def attempt(fd: int) -> int:
         return not_busy(_sendmmsg(struct, fd, count, flags))
 
-    while struct.next == begun:  # a stream may take a part of the first
-        answer = persist(sock, flags, POLLOUT, attempt, answer) if answer < 0 else attempt(target(sock)[0])
+    while struct.next == start:  # a stream may take a part of the first
+        answer = retry(sock, flags, POLLOUT, attempt, answer) if answer < 0 else attempt(target(sock)[0])
     while answer == BATCH and struct.next < count:
         answer = attempt(target(sock)[0])
-    return int(struct.next) - begun
+    return int(struct.next) - start
 
 
 def send_pieces(
     outbox: CData, number: int, first: int, pieces: list[bytes], sizes: list[int], name: bytes, fd: int, flags: int
 ) -> int:
-    """Offers the kernel messages of one piece, `PIECES` at most; ``sizes`` of all, or the one that they have. The answer is
-    that of ``lowsock_send_pieces``."""
+    """Sends messages of one piece, `PIECES` at most, by one call; ``sizes`` has the size of each, or the one size of all.
+    Returns the answer of ``lowsock_send_pieces``."""
     count = len(pieces)
-    if count <= FEW and max(sizes) <= JOINED:
+    if count <= JOIN_COUNT and max(sizes) <= JOIN_SIZE:
         data = b"".join(pieces)
         return _send_joined(outbox, number, first, count, sizes, len(sizes), name, len(name), fd, flags, data)
     if count < PIECES:
@@ -76,13 +76,14 @@ def send_pieces(
 
 
 def not_busy(answer: int) -> int:
+    """``answer``; raises if another thread is in a call with the batch."""
     if answer == _BUSY:
         raise RuntimeError("the batch is in use: another thread is in a call with it")
     return answer
 
 
 class Outbox:
-    """``struct lowsock_outbox`` for messages of all kinds, and the memory that its pointers lead to, until `release`."""
+    """``struct lowsock_outbox`` for messages of all kinds, and the memory that it points to, until `release`."""
 
     __slots__ = ("_control", "_counts", "_family", "_gathered", "_memory", "_names", "_pieces", "_sock", "count", "struct")
 
@@ -97,12 +98,12 @@ class Outbox:
         self.count = 0
 
     def encode(self, messages: list[Any]) -> Outbox:
-        """Takes messages of all kinds; the error names the one that is wrong."""
+        """Takes messages of all kinds; the error names the wrong one."""
         self.count = len(messages)
         try:
             for i, message in enumerate(messages):
                 self._add(i, *_parts(i, message))
-            self._seal()
+            self._fill_struct()
         except BaseException:
             self.release()
             raise
@@ -112,11 +113,11 @@ class Outbox:
         """Takes messages of one piece, and the ``struct sockaddr`` of each, or none at all."""
         self.count = len(pieces)
         self._pieces, self._counts, self._names = pieces, [1] * len(pieces), names
-        self._seal()
+        self._fill_struct()
         return self
 
     def release(self) -> None:
-        """Lets go of the caller's buffers."""
+        """Releases the caller's buffers."""
         for gathered in self._gathered:
             gathered.release()
 
@@ -148,70 +149,70 @@ class Outbox:
 
     # ---- all of them ----
 
-    def _seal(self) -> None:
+    def _fill_struct(self) -> None:
         self.struct = ffi.new("struct lowsock_outbox *")
         self._memory: list[CData] = []
         sizes = list(map(len, self._pieces))
-        if len(sizes) == self.count and sum(sizes) <= JOINED * len(sizes):
-            self._join(sizes)
+        if len(sizes) == self.count and sum(sizes) <= JOIN_SIZE * len(sizes):
+            self._join_pieces(sizes)
         else:
-            self._point(sizes)
+            self._point_to_pieces(sizes)
         if any(self._names):
             self._place_names()
         if any(control.rows for control in self._control):
             self._place_control()
 
-    def _join(self, sizes: list[int]) -> None:
+    def _join_pieces(self, sizes: list[int]) -> None:
         data = b"".join([piece if type(piece) is bytes else ffi.buffer(piece)[:] for piece in self._pieces])
-        self.struct.data = self._kept(ffi.from_buffer("char[]", data))
+        self.struct.data = self._keep_alive(ffi.from_buffer("char[]", data))
         self.struct.starts, self.struct.sizes = self._columns(sizes)
 
-    def _point(self, sizes: list[int]) -> None:
+    def _point_to_pieces(self, sizes: list[int]) -> None:
         bases = [ffi.from_buffer("char[]", piece) if type(piece) is bytes else piece for piece in self._pieces]
         self._memory += bases
-        self.struct.pieces = self._kept(ffi.new("char *[]", bases))
-        self.struct.piece_sizes = self._kept(ffi.new("size_t[]", sizes))
+        self.struct.pieces = self._keep_alive(ffi.new("char *[]", bases))
+        self.struct.piece_sizes = self._keep_alive(ffi.new("size_t[]", sizes))
         self.struct.starts, self.struct.sizes = self._columns(self._counts)
 
     def _place_names(self) -> None:
-        self.struct.names = self._kept(ffi.from_buffer("char[]", b"".join(self._names)))
+        self.struct.names = self._keep_alive(ffi.from_buffer("char[]", b"".join(self._names)))
         self.struct.name_starts, self.struct.name_sizes = self._columns(list(map(len, self._names)))
 
     def _place_control(self) -> None:
         room = sum(len(control.payload) + control.rows * _HEADER for control in self._control)
-        memory = self._kept(ffi.new("char[]", room))
+        memory = self._keep_alive(ffi.new("char[]", room))
         sizes: list[int] = []
         at = 0
         for control in self._control:
-            sizes.append(pack(memory + at, room - at, control) if control.rows else 0)
+            sizes.append(pack_control(memory + at, room - at, control) if control.rows else 0)
             at += sizes[-1]
         self.struct.control = memory
         self.struct.control_starts, self.struct.control_sizes = self._columns(sizes)
 
     def _columns(self, sizes: list[int]) -> tuple[CData, CData]:
         starts = [0, *accumulate(sizes)]
-        return self._kept(ffi.new("long long[]", starts)), self._kept(ffi.new("long long[]", sizes))
+        return self._keep_alive(ffi.new("long long[]", starts)), self._keep_alive(ffi.new("long long[]", sizes))
 
-    def _kept(self, memory: CData) -> CData:
+    def _keep_alive(self, memory: CData) -> CData:
         self._memory.append(memory)  # the struct's pointers keep nothing alive
         return memory
 
-    def bytes_gone(self) -> int:
-        """How many bytes the kernel took, of messages that are whole or not."""
+    def bytes_sent(self) -> int:
+        """How many bytes the kernel took, of whole messages and of a part."""
         pieces = sum(self._counts[: self.struct.next])
-        return sum(map(len, self._pieces[:pieces])) + int(self.struct.gone)
+        return sum(map(len, self._pieces[:pieces])) + int(self.struct.partial)
 
 
 def _parts(i: int, message: Any) -> tuple[Any, Any, Address]:
-    """Buffers, ancillary data and address of a message; the error names the one that is wrong."""
+    """Buffers, ancillary data and address of a message; the error names the wrong one."""
     if not isinstance(message, (tuple, list)) or not 1 <= len(message) <= 3:
         raise TypeError(f"messages[{i}] must be a tuple {SHAPE}, not {message!r:.60}")
     own = tuple(message)
     return (*own, *(NO_ANCDATA, None)[len(own) - 1 :])
 
 
-def pack(memory: CData, room: int, control: Control) -> int:
-    """Makes a control buffer at ``memory``; returns the bytes that it takes, or -ENOBUFS."""
+def pack_control(memory: CData, room: int, control: Control) -> int:
+    """Makes a control buffer at ``memory``; returns its bytes, or -ENOBUFS."""
     return lib.lowsock_pack_control(memory, room, control.payload, control.table, control.rows)
 
 

@@ -32,7 +32,7 @@ class RecvBatch(Reused):
     Received descriptors belong to the batch until `ancdata` hands them out. Those that nobody asked for are closed by the
     next `receive`, by `close`, or when the batch is gone.
 
-    A batch is for one user at a time: a `receive` while another is in its system call is a `RuntimeError`. After a fork, a
+    A batch is for one user at a time: a `receive` while another is in its system call raises `RuntimeError`. After a fork, a
     batch that another thread was in a call with stays in use in the child: make a new one there. `close`, or the end of a
     ``with`` statement, is final: everything else raises `ValueError` from then on. See recvmmsg(2).
     """
@@ -41,7 +41,7 @@ class RecvBatch(Reused):
 
     def __init__(self, vlen: int, bufsize: int, ancbufsize: int = 0) -> None:
         if getattr(self, "_memory", None) is not None:
-            raise RuntimeError("a RecvBatch is made once")  # its descriptors would be lost
+            raise RuntimeError("a RecvBatch is made once")  # else its descriptors would be lost
         super().__init__(vlen, bufsize)
         self._ancbufsize = checked_int("ancbufsize", ancbufsize, least=0)
         self._taken: dict[tuple[int, int], Ancillary] = {}
@@ -107,16 +107,16 @@ class RecvBatch(Reused):
         """
         inbox, i = self._message(i)
         struct, taken = inbox.struct, self._taken
-        turn = struct.turn
-        ancdata = taken.get((turn, i))
+        generation = struct.generation
+        ancdata = taken.get((generation, i))
         if ancdata is None:
-            ancdata = taken.setdefault((turn, i), inbox.ancdata(i, 1)[0])
+            ancdata = taken.setdefault((generation, i), inbox.ancdata(i, 1)[0])
         held = struct.controls[i]
         try:
-            not_busy(_hand_over(struct, i, turn))  # a signal handler may have received with this batch since
+            not_busy(_hand_over(struct, i, generation))  # a signal handler may have received with this batch since
             return ancdata
-        except BaseException:  # it has not been handed out
-            _take_back(struct, i, turn, held)
+        except BaseException:  # the caller did not get it
+            _take_back(struct, i, generation, held)
             raise
 
     def _message(self, i: int) -> tuple[Inbox, int]:

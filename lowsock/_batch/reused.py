@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the two batches that are used again have in common: their size, and an end that is final."""
+"""What the two batches that are used again share: their size, and a `close` that is final."""
 
 from __future__ import annotations
 
-from lowsock._batch.inbox import slots
+from lowsock._batch.inbox import checked_vlen
 from lowsock._system.arguments import checked_int
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class Reused:
-    """``_memory`` is what the batch works with, and None once it is closed."""
+    """``_memory`` is the inbox or outbox; None once the batch is closed."""
 
     __slots__ = ("_bufsize", "_memory", "_vlen")
 
     def __init__(self, vlen: int, bufsize: int) -> None:
-        self._vlen = slots(vlen)
+        self._vlen = checked_vlen(vlen)
         self._bufsize = checked_int("bufsize", bufsize, least=0)
         self._memory: Any = None
 

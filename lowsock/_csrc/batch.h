@@ -18,7 +18,7 @@ typedef struct {
 struct headers {
     message_header *messages;
     struct iovec *iov;
-    char *owned; /* to be freed after the call */
+    char *allocated; /* to be freed after the call */
 };
 
 enum { STACK_MESSAGES = 64 };
@@ -29,15 +29,16 @@ union stack_headers {
     char bytes[STACK_HEADERS];
 };
 
-/* In `given` if there is any, on the caller's stack if that is enough, else allocated. */
-static inline int find_headers(struct headers *headers, char *given, union stack_headers *stack, size_t count, size_t pieces)
+/* Puts the headers into `given` if there is any, on the caller's stack if that is enough, else into allocated memory. */
+static inline int prepare_headers(struct headers *headers, char *given, union stack_headers *stack, size_t count,
+                                  size_t pieces)
 {
     size_t size = count * sizeof *headers->messages + pieces * sizeof *headers->iov;
     char *memory = given != NULL ? given : stack->bytes;
 
-    headers->owned = NULL;
+    headers->allocated = NULL;
     if (given == NULL && size > sizeof stack->bytes)
-        memory = headers->owned = malloc(size);
+        memory = headers->allocated = malloc(size);
     if (memory == NULL)
         return -ENOMEM;
     memset(memory, 0, size);
@@ -60,8 +61,8 @@ static inline int receive_singly(int fd, message_header *messages, int count, in
     return count;
 }
 
-/* The kernel is never asked to wait for all: a signal after the first message would stay behind as the socket's error,
-   ERESTARTSYS (Linux 6.18), and its own timeout may last for ever. A sandbox may lack the call. */
+/* The kernel waits for the first message only: if it waited for all, a signal after the first would leave ERESTARTSYS as the
+   socket's error (Linux 6.18), and its own timeout may last for ever. A sandbox may lack the call. */
 static inline int receive_many(int fd, message_header *messages, int count, int flags)
 {
 #if HAVE_MMSG
@@ -73,8 +74,9 @@ static inline int receive_many(int fd, message_header *messages, int count, int 
     return receive_singly(fd, messages, count, flags);
 }
 
-static inline int enter(int *busy) { return __sync_lock_test_and_set(busy, 1) ? -LOWSOCK_BUSY : 0; }
+/* One thread or signal handler at a time is in a call with a batch. */
+static inline int try_lock(int *busy) { return __sync_lock_test_and_set(busy, 1) ? -LOWSOCK_BUSY : 0; }
 
-static inline void leave(int *busy) { __sync_lock_release(busy); }
+static inline void unlock(int *busy) { __sync_lock_release(busy); }
 
 #endif

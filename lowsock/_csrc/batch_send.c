@@ -5,7 +5,7 @@
 #include "batch.h"
 #include "control.h"
 
-long long lowsock_headers(int count) { return (long long)count * HEADER; }
+long long lowsock_headers_size(int count) { return (long long)count * HEADER; }
 
 static size_t size_of(const struct msghdr *message)
 {
@@ -33,8 +33,8 @@ static int send_singly(int fd, message_header *messages, int count, int flags)
     return count;
 }
 
-/* Only Linux's own call stops at a message that a stream has taken a part of: the libraries' loops (musl, FreeBSD) go on. A
-   sandbox may lack it. */
+/* Only Linux's own call stops at a message that a stream took in part: the libraries' loops (musl, FreeBSD) go on. A sandbox
+   may lack it. */
 static int send_many(int fd, message_header *messages, int count, int flags)
 {
 #if HAVE_MMSG && defined(__GLIBC__)
@@ -46,17 +46,17 @@ static int send_many(int fd, message_header *messages, int count, int flags)
     return send_singly(fd, messages, count, flags);
 }
 
-/* Answers how many went whole; `gone` gets how many bytes went of the one after them. */
-static int send_whole(int fd, message_header *messages, int count, int flags, long long *gone)
+/* Answers how many the kernel took whole; `partial` gets the bytes that it took of the next one. */
+static int send_whole(int fd, message_header *messages, int count, int flags, long long *partial)
 {
     int n = send_many(fd, messages, count, flags);
 
-    *gone = 0;
+    *partial = 0;
     if (n < 0)
         return negative_errno();
     if (n > 0 && messages[n - 1].msg_len < size_of(&messages[n - 1].msg_hdr)) {
         n--;
-        *gone = messages[n].msg_len;
+        *partial = messages[n].msg_len;
     }
     return n;
 }
@@ -80,7 +80,7 @@ static struct iovec *fill_pieces(const struct lowsock_outbox *outbox, struct msg
     return iov + count;
 }
 
-static void fill_beside(const struct lowsock_outbox *outbox, struct msghdr *message, int i)
+static void fill_name_and_control(const struct lowsock_outbox *outbox, struct msghdr *message, int i)
 {
     if (outbox->name_sizes != NULL && outbox->name_sizes[i] > 0) {
         message->msg_name = outbox->names + outbox->name_starts[i];
@@ -92,22 +92,23 @@ static void fill_beside(const struct lowsock_outbox *outbox, struct msghdr *mess
     }
 }
 
-/* What a stream has taken of a message is not sent again, nor are its control messages, which went with the first byte. */
-static void skip(struct msghdr *message, long long gone)
+/* Leaves out the `partial` bytes that a stream has taken of a message, and its control messages, which went with the first
+   byte. */
+static void skip_sent(struct msghdr *message, long long partial)
 {
     struct iovec *iov = message->msg_iov;
     struct iovec *end = iov + message->msg_iovlen;
 
-    if (gone > 0) {
+    if (partial > 0) {
         message->msg_control = NULL;
         message->msg_controllen = 0;
     }
-    while (gone > 0 && iov < end) {
-        size_t part = (size_t)gone < iov->iov_len ? (size_t)gone : iov->iov_len;
+    while (partial > 0 && iov < end) {
+        size_t part = (size_t)partial < iov->iov_len ? (size_t)partial : iov->iov_len;
 
         iov->iov_base = (char *)iov->iov_base + part;
         iov->iov_len -= part;
-        gone -= (long long)part;
+        partial -= (long long)part;
         iov++;
     }
 }
@@ -118,21 +119,21 @@ static void fill_messages(const struct lowsock_outbox *outbox, struct headers *h
     int i;
 
     for (i = 0; i < count; i++) {
-        fill_beside(outbox, &headers->messages[i].msg_hdr, first + i);
+        fill_name_and_control(outbox, &headers->messages[i].msg_hdr, first + i);
         iov = fill_pieces(outbox, &headers->messages[i].msg_hdr, iov, first + i);
     }
 }
 
 static int send_filled(struct lowsock_outbox *outbox, int fd, struct headers *headers, int count, int flags)
 {
-    long long gone;
+    long long partial;
     int n;
 
-    skip(&headers->messages[0].msg_hdr, outbox->gone);
-    n = send_whole(fd, headers->messages, count, flags, &gone);
+    skip_sent(&headers->messages[0].msg_hdr, outbox->partial);
+    n = send_whole(fd, headers->messages, count, flags, &partial);
     if (n < 0)
         return n;
-    outbox->gone = n > 0 ? gone : outbox->gone + gone;
+    outbox->partial = n > 0 ? partial : outbox->partial + partial;
     outbox->next += n;
     return n;
 }
@@ -153,7 +154,7 @@ int lowsock_sendmmsg(struct lowsock_outbox *outbox, int fd, int count, int flags
 {
     union stack_headers stack;
     struct headers headers;
-    int n = enter(&outbox->busy);
+    int n = try_lock(&outbox->busy);
     int first;
 
     if (n < 0)
@@ -162,36 +163,36 @@ int lowsock_sendmmsg(struct lowsock_outbox *outbox, int fd, int count, int flags
     count -= first;
     count = count < LOWSOCK_BATCH ? count : LOWSOCK_BATCH;
     if (count > 0)
-        n = find_headers(&headers, NULL, &stack, (size_t)count, pieces_of(outbox, first, count));
+        n = prepare_headers(&headers, NULL, &stack, (size_t)count, pieces_of(outbox, first, count));
     if (count > 0 && n == 0) {
         fill_messages(outbox, &headers, first, count);
         n = send_filled(outbox, fd, &headers, count, flags);
-        free(headers.owned);
+        free(headers.allocated);
     }
-    leave(&outbox->busy);
+    unlock(&outbox->busy);
     return n;
 }
 
-/* Where the pieces of messages are that are one piece each: in a row at `data`, or each where `pieces` says. Those beyond
-   `size_count` have the last one's size. */
-struct held {
+/* Messages of one piece each: in a row at `data`, or each where `bases` says. Those beyond `size_count` have the last one's
+   size. */
+struct piece_list {
     char *data;
-    char **pieces;
+    char **bases;
     const int *sizes;
     int size_count;
 };
 
-static void fill_held(struct headers *headers, const struct held *held, int count)
+static void fill_piece_list(struct headers *headers, const struct piece_list *list, int count)
 {
-    char *data = held->data;
+    char *data = list->data;
     int i;
 
     for (i = 0; i < count; i++) {
         struct iovec *iov = headers->iov + i;
 
-        iov->iov_len = (size_t)held->sizes[i < held->size_count ? i : held->size_count - 1];
-        iov->iov_base = held->pieces != NULL ? held->pieces[i] : data;
-        if (held->pieces == NULL)
+        iov->iov_len = (size_t)list->sizes[i < list->size_count ? i : list->size_count - 1];
+        iov->iov_base = list->bases != NULL ? list->bases[i] : data;
+        if (list->bases == NULL)
             data += iov->iov_len;
         headers->messages[i].msg_hdr.msg_iov = iov;
         headers->messages[i].msg_hdr.msg_iovlen = 1;
@@ -211,7 +212,7 @@ static void fill_name(struct headers *headers, char *name, int name_size, int co
 static int send_next(struct lowsock_outbox *outbox, long long next, int first, struct headers *headers, int count, int fd,
                      int flags)
 {
-    int n = enter(&outbox->busy);
+    int n = try_lock(&outbox->busy);
     int i;
 
     if (n < 0)
@@ -219,42 +220,45 @@ static int send_next(struct lowsock_outbox *outbox, long long next, int first, s
     n = -LOWSOCK_MOVED;
     if (outbox->next == next) {
         for (i = 0; i < count; i++)
-            fill_beside(outbox, &headers->messages[i].msg_hdr, first + i);
+            fill_name_and_control(outbox, &headers->messages[i].msg_hdr, first + i);
         n = send_filled(outbox, fd, headers, count, flags);
     }
-    leave(&outbox->busy);
+    unlock(&outbox->busy);
     return n;
 }
 
-static long long send_held(struct lowsock_outbox *outbox, long long next, int first, int count, const struct held *held,
-                           char *name, int name_size, int fd, int flags)
+static long long send_piece_list(struct lowsock_outbox *outbox, long long next, int first, int count,
+                                 const struct piece_list *list, char *name, int name_size, int fd, int flags)
 {
     union stack_headers stack;
     struct headers headers;
-    long long gone = 0;
+    long long partial = 0;
     int n;
 
-    if (count <= 0 || held->size_count <= 0)
+    if (count <= 0 || list->size_count <= 0)
         return -EINVAL;
-    n = find_headers(&headers, NULL, &stack, (size_t)count, (size_t)count);
+    n = prepare_headers(&headers, NULL, &stack, (size_t)count, (size_t)count);
     if (n < 0)
         return n;
-    fill_held(&headers, held, count);
+    fill_piece_list(&headers, list, count);
     fill_name(&headers, name, name_size, count);
     if (outbox != NULL)
         n = send_next(outbox, next, first, &headers, count, fd, flags);
     else
-        n = send_whole(fd, headers.messages, count, flags, &gone);
-    free(headers.owned);
-    return n < 0 ? n : n + gone * (LOWSOCK_COUNT + 1LL);
+        n = send_whole(fd, headers.messages, count, flags, &partial);
+    free(headers.allocated);
+    return n < 0 ? n : n + partial * (LOWSOCK_COUNT + 1LL);
 }
 
+/* Sizes beyond `size_count` are the last one's. Answers how many went whole and, times LOWSOCK_COUNT + 1, the bytes of the next
+   that went. With an outbox, these are its messages from number `next` on, the first of which is `first` in the columns: its
+   cursor moves, and tells the bytes. Then the answer may be -LOWSOCK_BUSY or, if another message is next, -LOWSOCK_MOVED. */
 long long lowsock_send_joined(struct lowsock_outbox *outbox, long long next, int first, int count, int *sizes, int size_count,
                               char *name, int name_size, int fd, int flags, char *data)
 {
-    struct held held = {data, NULL, sizes, size_count};
+    struct piece_list list = {data, NULL, sizes, size_count};
 
-    return send_held(outbox, next, first, count, &held, name, name_size, fd, flags);
+    return send_piece_list(outbox, next, first, count, &list, name, name_size, fd, flags);
 }
 
 long long lowsock_send_pieces(
@@ -274,26 +278,27 @@ long long lowsock_send_pieces(
         p16, p17, p18, p19, p20, p21, p22, p23, p24, p25, p26, p27, p28, p29, p30, p31,
         p32, p33, p34, p35, p36, p37, p38, p39, p40, p41, p42, p43, p44, p45, p46, p47,
         p48, p49, p50, p51, p52, p53, p54, p55, p56, p57, p58, p59, p60, p61, p62, p63};
-    struct held held = {NULL, pieces, sizes, size_count};
+    struct piece_list list = {NULL, pieces, sizes, size_count};
 
     if (count > LOWSOCK_PIECES)
         return -EINVAL;
-    return send_held(outbox, next, first, count, &held, name, name_size, fd, flags);
+    return send_piece_list(outbox, next, first, count, &list, name, name_size, fd, flags);
 }
 
+/* The cursor never goes back. */
 long long lowsock_outbox_skip(struct lowsock_outbox *outbox, long long next, int whole)
 {
-    long long n = enter(&outbox->busy);
+    long long n = try_lock(&outbox->busy);
 
     if (n < 0)
         return n;
-    if (whole && outbox->gone > 0)
-        n = outbox->gone;
+    if (whole && outbox->partial > 0)
+        n = outbox->partial;
     else if (outbox->next < next) {
         outbox->next = next;
-        outbox->gone = 0;
+        outbox->partial = 0;
     }
-    leave(&outbox->busy);
+    unlock(&outbox->busy);
     return n;
 }
 

@@ -31,7 +31,7 @@ static inline long long payload_length(const struct cursor *cursor)
     return length;
 }
 
-static inline void step(struct cursor *cursor, long long length)
+static inline void advance(struct cursor *cursor, long long length)
 {
     long long space = (long long)CMSG_SPACE((size_t)length);
     long long left = cursor->end - cursor->at;
@@ -60,7 +60,7 @@ static inline int note_rows(char *control, long long size, long long *rows)
         row[2] = cursor.at - control + (long long)CMSG_LEN(0);
         row[3] = row[2] + length;
         row += LOWSOCK_ROW;
-        step(&cursor, length);
+        advance(&cursor, length);
     }
     return (int)(row - rows);
 }

@@ -9,8 +9,8 @@ enum { STACK_IOVECS = 64 };
 
 struct lowsock_reply;
 
-/* Tells in info what an answer of 0 and above tells by itself; answers in the long form. */
-int lowsock_spell_out(struct lowsock_reply *reply, int n);
+/* Writes to info what an answer of 0 and above tells by itself; answers in the long form, -(LOWSOCK_MORE + n). */
+int lowsock_expand_answer(struct lowsock_reply *reply, int n);
 
 static inline int negative_errno(void) { return -errno; }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Descriptors in slots. Every way in and out is one call: nothing of Python comes between a number and its owner. */
+/* Descriptors in slots. Each moves in or out within one call: no Python exception comes between a number and its owner. */
 #include "internal.h"
 #include "lowsock.h"
 
@@ -67,20 +67,23 @@ static int other_rows(const struct lowsock_reply *reply, int numbers)
     return to;
 }
 
+/* Answers as lowsock_recv_fds does. Slots get SCM_RIGHTS first (all slots but one are for these), then the pidfd. The surplus
+   is closed (MSG_CTRUNC tells), and so are all copies that a peek made. The rows in info are those of the messages that
+   brought no descriptor. */
 int lowsock_recv_rights(struct lowsock_reply *reply, int fd, long long size, long long control_size, int flags,
                         struct lowsock_owned *owned)
 {
     int n = lowsock_recvmsg(reply, fd, size, control_size, flags);
 
     if (n >= 0)
-        return lowsock_spell_out(reply, n);
+        return lowsock_expand_answer(reply, n);
     if (n > -LOWSOCK_MORE)
         return n;
     own(reply, owned, flags & MSG_PEEK);
     return -(LOWSOCK_MORE + other_rows(reply, -n - LOWSOCK_MORE));
 }
 
-int lowsock_own_option(int fd, int level, int option, struct lowsock_owned *owned)
+int lowsock_owned_option(int fd, int level, int option, struct lowsock_owned *owned)
 {
     int value = lowsock_option(fd, level, option);
 
@@ -91,16 +94,17 @@ int lowsock_own_option(int fd, int level, int option, struct lowsock_owned *owne
 
 /* ---- out ---- */
 
-/* The number in a slot, which then holds `mark`; where the slot holds none, what it says instead. */
+/* The number in a slot, which then holds `mark`; of an empty slot, why it is empty. */
 static int empty_slot(int *slot, int mark)
 {
     int fd = __atomic_load_n(slot, __ATOMIC_SEQ_CST);
 
     while (fd >= 0 && !__atomic_compare_exchange_n(slot, &fd, mark, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-        ; /* fd is what stands there now */
+        ; /* fd is what the slot holds now */
     return fd;
 }
 
+/* A slot that was empty stays as it is, and the other slot gets the reason. */
 void lowsock_owned_take(struct lowsock_owned *from, int first, int count, struct lowsock_owned *to)
 {
     int i;
@@ -110,7 +114,8 @@ void lowsock_owned_take(struct lowsock_owned *from, int first, int count, struct
         fill_slot(to, empty_slot(from->fds + first + i, LOWSOCK_TAKEN));
 }
 
-/* Whoever closes says so first and empties the slots after; whoever fills one looks for that after. One sees the other. */
+/* What was closed since stays closed: lowsock_owned_close sets `closed` first and empties the slots then; here a slot is
+   filled first and `closed` read then. So one of the two sees the other. */
 void lowsock_owned_put_back(struct lowsock_owned *to, struct lowsock_owned *from)
 {
     int i;
@@ -130,7 +135,7 @@ int lowsock_owned_close(struct lowsock_owned *owned)
     int closed = 0;
     int i;
 
-    if (owned->lent)
+    if (owned->disarmed)
         return 0;
     __atomic_store_n(&owned->closed, 1, __ATOMIC_SEQ_CST);
     for (i = 0; i < owned->count; i++) {
@@ -144,9 +149,9 @@ int lowsock_owned_close(struct lowsock_owned *owned)
     return closed;
 }
 
-void lowsock_owned_collect(struct lowsock_owned *owned) { owned->left += lowsock_owned_close(owned); }
+void lowsock_owned_collect(struct lowsock_owned *owned) { owned->leaked += lowsock_owned_close(owned); }
 
-/* ---- beside ---- */
+/* ---- a check ---- */
 
 int lowsock_first_closed(int *fds, int count)
 {

@@ -20,7 +20,7 @@ static void note_descriptors(struct lowsock_reply *reply, long long size, int ty
             memcpy(reply->fds + reply->fd_count, cursor.at + CMSG_LEN(0), (size_t)count * sizeof(int));
             reply->fd_count += count;
         }
-        step(&cursor, length);
+        advance(&cursor, length);
     }
 }
 
@@ -54,7 +54,7 @@ static void close_down_to(struct lowsock_reply *reply, int most)
         close(reply->fds[--reply->fd_count]);
 }
 
-void lowsock_close(struct lowsock_reply *reply) { close_down_to(reply, 0); }
+void lowsock_reply_close(struct lowsock_reply *reply) { close_down_to(reply, 0); }
 
 static void set_close_on_exec(const struct lowsock_reply *reply)
 {
@@ -66,7 +66,7 @@ static void set_close_on_exec(const struct lowsock_reply *reply)
 
 /* ---- receiving ---- */
 
-static char *put_number(char *to, unsigned number)
+static char *format_number(char *to, unsigned number)
 {
     if (number >= 100)
         *to++ = (char)('0' + number / 100);
@@ -77,29 +77,29 @@ static char *put_number(char *to, unsigned number)
 }
 
 /* The text of an IPv4 address is made here because nothing in Python makes it as cheaply. */
-static void put_host(char *to, unsigned long address)
+static void format_host(char *to, unsigned long address)
 {
     int shift;
 
     for (shift = 24; shift >= 0; shift -= 8) {
-        to = put_number(to, (unsigned)(address >> shift) & 255);
+        to = format_number(to, (unsigned)(address >> shift) & 255);
         *to++ = shift > 0 ? '.' : '\0';
     }
 }
 
-/* The answer to a receive of n bytes, and what info tells of it. `shown` are the flags that the caller sees. */
-static int answer(struct lowsock_reply *reply, ssize_t n, const struct msghdr *header, int shown, long long control_size)
+/* The answer to a receive of n bytes, and what info tells of it. The caller sees `msg_flags`. */
+static int answer(struct lowsock_reply *reply, ssize_t n, const struct msghdr *header, int msg_flags, long long control_size)
 {
     long long control = (long long)header->msg_controllen;
     long long from = inet_source(reply->name, header->msg_namelen);
 
-    if (shown == 0 && control == 0 && n < LOWSOCK_SAME && (from == -1 || from == reply->same))
-        return from == -1 ? (int)n : LOWSOCK_SAME + (int)n;
+    if (msg_flags == 0 && control == 0 && n < LOWSOCK_CACHED && (from == -1 || from == reply->cached_source))
+        return from == -1 ? (int)n : LOWSOCK_CACHED + (int)n;
     reply->name_size = header->msg_namelen > LOWSOCK_NAME ? LOWSOCK_NAME : (int)header->msg_namelen;
     if (from >= 0)
-        put_host(reply->host, (unsigned long)(from >> 16));
+        format_host(reply->host, (unsigned long)(from >> 16));
     reply->info[0] = n;
-    reply->info[1] = shown;
+    reply->info[1] = msg_flags;
     reply->info[2] = from;
     return -(LOWSOCK_MORE + note_control(reply, control < control_size ? control : control_size));
 }
@@ -124,7 +124,7 @@ static int receive(struct lowsock_reply *reply, int fd, struct iovec *iov, size_
     int atomic = control_size > 0 ? MSG_CMSG_CLOEXEC & ~flags : 0;
     struct msghdr header;
     ssize_t n;
-    int told;
+    int result;
 
     reply->fd_count = 0;
     n = call(reply, fd, &header, iov, count, control_size, flags | atomic);
@@ -137,10 +137,10 @@ static int receive(struct lowsock_reply *reply, int fd, struct iovec *iov, size_
     if (n > room)
         n = room; /* MSG_TRUNC as an input flag gives the real length */
     /* What we or-ed in is not the caller's: MSG_CMSG_CLOEXEC shows if it was passed, MSG_DONTWAIT may be ours. */
-    told = answer(reply, n, &header, header.msg_flags & ~(MSG_DONTWAIT | atomic), control_size);
+    result = answer(reply, n, &header, header.msg_flags & ~(MSG_DONTWAIT | atomic), control_size);
     if (!atomic)
         set_close_on_exec(reply);
-    return told;
+    return result;
 }
 
 static int fits(const struct lowsock_reply *reply, long long size, long long control_size)
@@ -172,23 +172,24 @@ int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long lo
     return receive(reply, fd, &iov, 1, size, control_size, flags);
 }
 
-int lowsock_spell_out(struct lowsock_reply *reply, int n)
+int lowsock_expand_answer(struct lowsock_reply *reply, int n)
 {
-    reply->info[0] = n < LOWSOCK_SAME ? n : n - LOWSOCK_SAME;
+    reply->info[0] = n < LOWSOCK_CACHED ? n : n - LOWSOCK_CACHED;
     reply->info[1] = 0;
-    reply->info[2] = n < LOWSOCK_SAME ? -1 : reply->same;
+    reply->info[2] = n < LOWSOCK_CACHED ? -1 : reply->cached_source;
     reply->info[3] = 0;
-    if (n >= LOWSOCK_SAME)
-        put_host(reply->host, (unsigned long)(reply->same >> 16));
+    if (n >= LOWSOCK_CACHED)
+        format_host(reply->host, (unsigned long)(reply->cached_source >> 16));
     return -(LOWSOCK_MORE + LOWSOCK_INFO);
 }
 
+/* Always answers in the long form. MSG_CTRUNC tells that more than `most` descriptors came. */
 int lowsock_recv_fds(struct lowsock_reply *reply, int fd, long long size, long long control_size, int most, int flags)
 {
     int n = lowsock_recvmsg(reply, fd, size, control_size, flags);
 
     if (n >= 0)
-        return lowsock_spell_out(reply, n);
+        return lowsock_expand_answer(reply, n);
     if (n > -LOWSOCK_MORE)
         return n;
     if (reply->rights > most)

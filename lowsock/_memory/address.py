@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Address tuples, in the shapes of the ``socket`` module, to and from ``struct sockaddr``."""
+"""Address tuples, shaped as in the ``socket`` module, to and from ``struct sockaddr``; and caches of them."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
     from lowsock._memory.reply import Reply
     from lowsock._system.types import Address, Socket
 
-CACHED = 1024  # addresses in each cache: an IPv4 or IPv6 address is a pure function of its bytes, others are not
+CACHE_SIZE = 1024  # entries: only IPv4 and IPv6 are cached, whose tuples depend on the bytes alone
 _UINT16, _UINT32 = 2**16 - 1, 2**32 - 1
 
-_inet: dict[int, tuple[str, int]] = {}
-_inet6: dict[bytes, tuple[str, int, int, int]] = {}
-KNOWN, KNOWN_NAMES = _inet.get, _inet6.get  # what batches ask first
-_encoded: dict[Any, tuple[int, bytes]] = {}
+_inet_cache: dict[int, tuple[str, int]] = {}
+_inet6_cache: dict[bytes, tuple[str, int, int, int]] = {}
+cached_inet, cached_inet6 = _inet_cache.get, _inet6_cache.get  # batches look here first
+_encode_cache: dict[Any, tuple[int, bytes]] = {}
 _AF = CONSTANTS  # PyPy's socket module lacks some families
 
 _INET = (AF_INET, AF_INET6)
-_OTHER: dict[int, int] = {AF_INET: AF_INET6, AF_INET6: AF_INET}
-_NAMES: dict[int, str] = {AF_INET: "AF_INET", AF_INET6: "AF_INET6"}
+_OTHER_FAMILY: dict[int, int] = {AF_INET: AF_INET6, AF_INET6: AF_INET}
+_FAMILY_NAMES: dict[int, str] = {AF_INET: "AF_INET", AF_INET6: "AF_INET6"}
 _string = ffi.string
-_turns = itertools.count()
-_SELDOM = 15  # one new IPv4 source in 16 is kept: whoever comes often is soon among them, a flood of others costs little
+_misses = itertools.count()
+_SAMPLE_MASK = 15  # one miss in 16 is cached: a frequent source is soon found, and a flood of new sources costs little
 
 
-def _remember(cache: dict[Any, Any], key: Any, value: Any) -> Any:
-    if len(cache) >= CACHED:
+def _cache_put(cache: dict[Any, Any], key: Any, value: Any) -> Any:
+    if len(cache) >= CACHE_SIZE:
         cache.clear()
     cache[key] = value
     return value
@@ -63,36 +63,36 @@ def _remember(cache: dict[Any, Any], key: Any, value: Any) -> Any:
 
 
 def decode(reply: Reply, source: int) -> Address:
-    """The address of a reply; ``source`` is what its info says of it."""
+    """The address of a reply; ``source`` is the third number of its info."""
     if source >= 0:
-        address = _inet.get(source)
+        address = _inet_cache.get(source)
         if address is None:
             address = _string(reply.host).decode(), source & _UINT16
-            if next(_turns) & _SELDOM == 0:
-                _keep(reply, source, address)
+            if next(_misses) & _SAMPLE_MASK == 0:
+                _cache_source(reply, source, address)
         return address
     if source == -1:
         return None
     name = reply.name[: reply.struct.name_size]
-    return _inet6.get(name) or decode_name(name)
+    return _inet6_cache.get(name) or decode_name(name)
 
 
 def decode_inet(source: int) -> tuple[str, int]:
-    """The address that is ``host << 16 | port``. Whoever looked for it in `KNOWN` before had the quick way."""
+    """The address that is ``host << 16 | port``. Look in `cached_inet` first, which is quicker."""
     address = inet_ntoa((source >> 16).to_bytes(4, "big")), source & _UINT16
-    if next(_turns) & _SELDOM == 0:
-        _remember(_inet, source, address)
+    if next(_misses) & _SAMPLE_MASK == 0:
+        _cache_put(_inet_cache, source, address)
     return address
 
 
-def _keep(reply: Reply, source: int, address: Address) -> None:
-    _remember(_inet, source, address)
-    reply.address = address
-    reply.struct.same = source
+def _cache_source(reply: Reply, source: int, address: Address) -> None:
+    _cache_put(_inet_cache, source, address)
+    reply.cached_address = address
+    reply.struct.cached_source = source
 
 
 def decode_name(name: bytes) -> Address:
-    """The address in the bytes of a ``struct sockaddr``; one too short to tell its family is None."""
+    """The address in the bytes of a ``struct sockaddr``; None if they are too short for a family."""
     layout = LAYOUTS["sockaddr"]
     if len(name) < layout.offsets["sa_data"]:
         return None
@@ -111,13 +111,13 @@ def _decode_inet(name: bytes) -> tuple[str, int]:
 def _decode_inet6(name: bytes) -> tuple[str, int, int, int]:
     _, port, flow, host, scope = LAYOUTS["sockaddr_in6"].unpack(name)
     address = inet_ntop(AF_INET6, host), int.from_bytes(port, "big"), int.from_bytes(flow, "big"), scope
-    _remember(_inet6, name, address)
+    _cache_put(_inet6_cache, name, address)
     return address
 
 
 def _decode_unix(name: bytes) -> Any:
     path = name[LAYOUTS["sockaddr_un"].offsets["sun_path"] :]
-    if path[:1] == b"\0":  # Linux: an abstract name, every byte of it counts
+    if path[:1] == b"\0":  # Linux: an abstract name, all bytes of which count
         return path
     return os.fsdecode(path.split(b"\0")[0])
 
@@ -137,7 +137,7 @@ def _decode_packet(name: bytes) -> tuple[str, int, int, int, bytes]:
 def _interface(ifindex: int) -> str:
     name = ffi.new("char[]", lib.LOWSOCK_NAME)
     size = lib.lowsock_interface_name(ifindex, name)
-    return os.fsdecode(ffi.buffer(name, size)[:]) if size > 0 else ""  # it went away: the socket module says the same
+    return os.fsdecode(ffi.buffer(name, size)[:]) if size > 0 else ""  # it is gone: the socket module returns the same
 
 
 def _decode_vsock(name: bytes) -> tuple[int, int]:
@@ -154,28 +154,28 @@ def family_of(sock: Socket) -> int:
 
 
 def encode_for(sock: Socket, address: Address, numeric_for: int | None = None) -> bytes:
-    """The ``struct sockaddr`` of an address for this socket; that of a numeric host is kept for the next time.
+    """The ``struct sockaddr`` of an address for this socket; if the host is numeric, it is cached.
 
-    With ``numeric_for``, the socket's family, a host name is a `ValueError`: to look one up would block.
+    With ``numeric_for``, the socket's family, a host name raises `ValueError`: looking it up would block.
     """
     if numeric_for is not None:
         family = numeric_for
     else:
         family = kinds.family_of(sock) if type(sock) is kinds.Socket else lib.lowsock_family(target(sock)[0])
     if type(address) is tuple:
-        kept = None
+        cached = None
         try:
-            kept = _encoded.get(address)
+            cached = _encode_cache.get(address)
         except TypeError as error:  # a bytearray as host cannot be hashed
             if not raised_here(error):
                 raise
-        if kept is not None and kept[0] == family and _is_same(address):
-            return kept[1]
+        if cached is not None and cached[0] == family and _is_exact_hit(address):
+            return cached[1]
     if family < 0:
         fail(family)
     name = encode(family, address) if numeric_for is None else _encode_numeric(family, address)
     if family in _INET and _is_plain(address) and _is_numeric(family, address[0]):
-        _remember(_encoded, address, (family, name))
+        _cache_put(_encode_cache, address, (family, name))
     return name
 
 
@@ -183,15 +183,15 @@ def _encode_numeric(family: int, address: Address) -> bytes:
     if family in _INET and isinstance(address, tuple) and address:
         host = _host(address[0])
         if host not in ("", "<broadcast>") and not _is_numeric(family, host) and not _has_scope(family, host):
-            other = _OTHER[family]
+            other = _OTHER_FAMILY[family]
             if _is_numeric(other, host):
-                raise ValueError(f"address host must be of the socket's family, {host!r:.80} is of {_NAMES[other]}")
+                raise ValueError(f"address host must be of the socket's family, {host!r:.80} is of {_FAMILY_NAMES[other]}")
             raise ValueError(f"address host must be numeric here: to look up {host!r:.80} would block")
     return encode(family, address)
 
 
 def _has_scope(family: int, host: str) -> bool:
-    """Whether a host that inet_pton(3) refuses is a numeric one all the same: fe80::1%eth0, 127.1."""
+    """Whether a host that inet_pton(3) refuses is numeric all the same: fe80::1%eth0, 127.1."""
     try:
         _getaddrinfo(host, None, family, SOCK_DGRAM, 0, AI_NUMERICHOST)
     except (gaierror, UnicodeError):
@@ -202,20 +202,19 @@ def _has_scope(family: int, host: str) -> bool:
 def encode(family: int, address: Address) -> bytes:
     """The ``struct sockaddr`` of an address for a socket of ``family``. A host name is resolved, each time.
 
-    Raises `TypeError`, `ValueError` or `OverflowError` naming what is wrong, and `socket.gaierror` for a name that is not
-    found.
+    Raises `TypeError`, `ValueError` or `OverflowError` naming what is wrong, and `socket.gaierror` for an unknown name.
     """
     row = _FAMILIES.get(family)
     return _encode_other(address) if row is None or row[0] not in LAYOUTS else row[1](address)
 
 
-def _is_same(address: tuple[Any, ...]) -> bool:
-    """Whether an address that is equal to a plain one is plain itself."""
+def _is_exact_hit(address: tuple[Any, ...]) -> bool:
+    """Whether an address that equals a cached one is plain itself."""
     return (len(address) == 2 and type(address[1]) is int) or _is_plain(address)
 
 
 def _is_plain(address: Any) -> bool:
-    """Whether an address is a tuple of a str and ints: 80.0 and True are equal to ports, other types to what they like."""
+    """Whether an address is a tuple of a str and ints. 80.0 and True equal ports; other types may equal anything."""
     if type(address) is not tuple or type(address[0]) is not str or type(address[1]) is not int:
         return False
     return len(address) == 2 or all(type(number) is int for number in address[2:])
@@ -274,7 +273,7 @@ def _host(host: Any) -> str:
 
 
 def _resolve(family: int, name: str) -> tuple[str, int]:
-    """The numeric form of a host and its scope; a name goes to getaddrinfo(3), as the socket module sends it."""
+    """The numeric form of a host and its scope; a name goes to getaddrinfo(3), as in the socket module."""
     if _is_numeric(family, name):
         return name, 0
     found: Any = _getaddrinfo(name, None, family, SOCK_DGRAM)[0][4]
@@ -282,14 +281,14 @@ def _resolve(family: int, name: str) -> tuple[str, int]:
 
 
 def _getaddrinfo(*arguments: Any) -> Any:
-    """The program's own: a library of green threads may have put one in its place that does not hold the others up."""
+    """``socket.getaddrinfo``, for a library of green threads may have replaced it by one that does not block them."""
     return getattr(sys.modules.get("socket"), "getaddrinfo", getaddrinfo)(*arguments)
 
 
 def _encode_unix(address: Address) -> bytes:
     path = os.fsencode(address) if isinstance(address, str) else as_bytes("address path", address)
     layout = LAYOUTS["sockaddr_un"]
-    abstract = path[:1] in (b"", b"\0")  # Linux; an empty path stands for no name
+    abstract = path[:1] in (b"", b"\0")  # Linux; an empty path means no name
     if not abstract and b"\0" in path:
         raise ValueError("address path must not contain a null character")
     if len(path) + (not abstract) > layout.sizes["sun_path"]:

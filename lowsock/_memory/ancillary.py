@@ -26,7 +26,7 @@ NO_ANCDATA: tuple[ControlMessage, ...] = ()
 SOL_SOCKET = CONSTANTS["SOL_SOCKET"]
 SCM_RIGHTS = CONSTANTS["SCM_RIGHTS"]
 _CARRY_DESCRIPTORS = (SCM_RIGHTS, CONSTANTS.get("SCM_PIDFD", -1))
-INT = ffi.sizeof("int")
+INT_SIZE = ffi.sizeof("int")
 _HEADER = lib.lowsock_cmsg_len(0)
 _INFO, _ROW = lib.LOWSOCK_INFO, lib.LOWSOCK_ROW
 
@@ -36,7 +36,7 @@ def CMSG_LEN(length: int) -> int:
 
     Raises `OverflowError` where the kernel's types cannot hold it, as `socket.CMSG_LEN` does. See cmsg(3).
     """
-    return lib.lowsock_cmsg_len(_payload("CMSG_LEN", length, INT_MAX - lib.lowsock_cmsg_len(0)))
+    return lib.lowsock_cmsg_len(_checked_length("CMSG_LEN", length, INT_MAX - lib.lowsock_cmsg_len(0)))
 
 
 def CMSG_SPACE(length: int) -> int:
@@ -44,10 +44,10 @@ def CMSG_SPACE(length: int) -> int:
 
     Raises `OverflowError` where the kernel's types cannot hold it, as `socket.CMSG_SPACE` does. See cmsg(3).
     """
-    return lib.lowsock_cmsg_space(_payload("CMSG_SPACE", length, INT_MAX - lib.lowsock_cmsg_space(1)))
+    return lib.lowsock_cmsg_space(_checked_length("CMSG_SPACE", length, INT_MAX - lib.lowsock_cmsg_space(1)))
 
 
-def _payload(macro: str, length: int, most: int) -> int:
+def _checked_length(macro: str, length: int, most: int) -> int:
     number = checked_index("length", length)
     if not 0 <= number <= most:
         raise OverflowError(f"{macro}() argument out of range: {number}")
@@ -55,8 +55,8 @@ def _payload(macro: str, length: int, most: int) -> int:
 
 
 class Control:
-    """Ancillary data ready to be sent: ``table`` holds level, type and length of each of the ``rows``, ``payload`` their
-    bytes in a row; ``descriptors`` says whether there are any."""
+    """Control messages ready to be sent: ``table`` holds level, type and length of each of the ``rows``, ``payload`` their
+    payloads in a row; ``descriptors`` says whether they carry any."""
 
     __slots__ = ("descriptors", "payload", "rows", "table")
 
@@ -68,14 +68,14 @@ NO_CONTROL = Control(b"", [], 0, False)
 
 
 def encode_rights(fds: list[int]) -> Control:
-    """A control message with these descriptors, or none if there are none."""
+    """A control message with these descriptors; without any, no message."""
     if not fds:
         return NO_CONTROL
-    return Control(pack(f"{len(fds)}i", *fds), [SOL_SOCKET, SCM_RIGHTS, len(fds) * INT], 1, True)
+    return Control(pack(f"{len(fds)}i", *fds), [SOL_SOCKET, SCM_RIGHTS, len(fds) * INT_SIZE], 1, True)
 
 
 def encode(ancdata: Iterable[Any], name: str = "ancdata") -> Control:
-    """Checks and copies the caller's three-tuples; the error names the one that is wrong."""
+    """Checks and copies the caller's three-tuples; the error names the wrong one."""
     items = iterated(name, "(level, type, data)", ancdata)
     messages = [message(f"{name}[{i}]", item) for i, item in enumerate(items)]
     table = [number for level, kind, data in messages for number in (level, kind, len(data))]
@@ -84,7 +84,7 @@ def encode(ancdata: Iterable[Any], name: str = "ancdata") -> Control:
 
 
 def message(name: str, item: Any) -> tuple[int, int, bytes]:
-    """``item`` as a three-tuple of its own; the error says what is wrong with ``name``."""
+    """``item``, checked and copied; the error says what is wrong with ``name``."""
     if isinstance(item, (str, bytes)) or not isinstance(item, Sequence) or len(item) != 3:
         raise TypeError(f"{name} must be a three-tuple (level, type, data), not {item!r:.60}")
     level, kind, data = item
@@ -95,7 +95,7 @@ def message(name: str, item: Any) -> tuple[int, int, bytes]:
 
 
 def decode(reply: Reply, info: Sequence[int]) -> Ancillary:
-    """The control messages of a reply whose ``info`` has been unpacked."""
+    """The control messages of a reply, by its unpacked ``info``."""
     control, ancdata, at, end = reply.control, [], _INFO, len(info)
     while at < end:
         ancdata.append((info[at], info[at + 1], control[info[at + 2] : info[at + 3]]))
@@ -104,7 +104,7 @@ def decode(reply: Reply, info: Sequence[int]) -> Ancillary:
 
 
 def parse(control: bytes) -> Ancillary:
-    """The control messages in any bytes, as the C source reads them after a receive."""
+    """The control messages in any bytes, read by C as after a receive."""
     reply = Reply(0, len(control))
     ffi.memmove(reply.struct.control, control, len(control))
     answer = lib.lowsock_parse(reply.struct, len(control))
@@ -112,18 +112,18 @@ def parse(control: bytes) -> Ancillary:
 
 
 def descriptors(ancdata: Iterable[tuple[int, int, bytes]]) -> list[int]:
-    """The descriptors that received control messages brought, whole ones only."""
+    """The descriptors in received control messages, whole ones only."""
     fds: list[int] = []
     for level, kind, data in ancdata:
         if level == SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
-            fds += memoryview(data[: len(data) - len(data) % INT]).cast("i")
+            fds += memoryview(data[: len(data) - len(data) % INT_SIZE]).cast("i")
     return fds
 
 
 def close_received(reply: Reply, ancdata: Ancillary | None) -> None:
-    """Closes what a call received and will not return: ``ancdata`` if it came to that, else what ``reply`` still holds."""
+    """Closes the descriptors that a call received and will not return: those in ``ancdata``; if it is None, in ``reply``."""
     if ancdata is None:
-        lib.lowsock_close(reply.struct)
+        lib.lowsock_reply_close(reply.struct)
     else:
         close_all(descriptors(ancdata))
 
@@ -132,12 +132,12 @@ def close_all(fds: list[int]) -> None:
     for fd in fds:
         try:
             os.close(fd)
-        except OSError:  # whoever closed it before us: it is closed
+        except OSError:  # somebody closed it before
             pass
 
 
 def refuse_without_data(fd: int, name: str = "buffers (or data)") -> None:
-    """Linux loses descriptors that go through a stream without a byte of data, and says nothing."""
+    """Raises `ValueError` for an ``AF_UNIX`` stream: without a byte of data Linux silently loses descriptors there."""
     if lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_TYPE"]) != SOCK_STREAM:
         return
     if lib.lowsock_family(fd) == AF_UNIX:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The caller's buffers as memory that a system call may see.
 
-On CPython a pointer into a caller's buffer holds its export, so that nobody resizes it, and is let go right after the
-call. PyPy has no such lock: there a system call sees ``bytes``, which cannot change, or memory of our own.
+On CPython a pointer into a caller's buffer holds its export, so that nobody can resize it; it is released right after the
+call. On PyPy an export locks nothing: there a system call sees ``bytes``, which cannot change, or memory of our own.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from lowsock._system.types import CData
 
 PYPY = sys.implementation.name == "pypy"
-JOINED = 16 * 1024  # up to so many bytes, one copy is cheaper than a header entry for each buffer
-MANY, SMALL = 64, 4096  # so many buffers, whose first and last have so many bytes, are joined unseen
-COPIED = 1024  # up to so many, copying a buffer is cheaper than holding its export
+JOIN_SIZE = 16 * 1024  # bytes: up to here one copy is cheaper than an iovec for each buffer
+JOIN_QUICK_COUNT, JOIN_QUICK_SIZE = 64, 4096  # buffers, and bytes of the first and the last, that are joined without a look
+COPY_SIZE = 1024  # bytes: up to here copying a buffer is cheaper than holding its export
 
-IOV_MAX = CONSTANTS.get("UIO_MAXIOV", 1024)  # more than that is EMSGSIZE, joined or not
+IOV_MAX = CONSTANTS.get("UIO_MAXIOV", 1024)  # more buffers fail with EMSGSIZE, joined or not
 
 _NOT_SEQUENCES = (bytes, bytearray, memoryview, str)
 
 
 def listed(name: str, buffers: Iterable[Any]) -> list[Any]:
-    """The caller's iterable as a list of our own: what runs in its iterator has run when this returns."""
+    """The caller's iterable as a list of our own. Its iterator may run any code, which has run when this returns."""
     if isinstance(buffers, _NOT_SEQUENCES):
         raise TypeError(f"{name} must be an iterable of bytes-like objects, not {type(buffers).__name__}")
     return list(iterated(name, "bytes-like objects", buffers))
 
 
 def viewed(name: str, buffer: Any) -> memoryview:
-    """A view of a C-contiguous buffer of any format. PyPy's cffi takes a strided one and sees a copy, so we look."""
+    """A view of a C-contiguous buffer of any format. We check that, for PyPy's cffi silently copies a strided buffer."""
     try:
         view = memoryview(buffer)
     except TypeError as error:
@@ -61,28 +61,28 @@ def as_bytes(name: str, buffer: Any) -> bytes:
 
 
 def joined(buffers: Any) -> bytes | None:
-    """A list or tuple of small buffers as one ``bytes``, the quick way; None where it wants `Gathered`.
+    """A list or tuple of small buffers as one ``bytes``, the quick way; None if it takes `Gathered`.
 
-    The first and the last tell whether they are small: a wrong guess costs a copy.
+    Looks only at the sizes of the first and the last: a wrong guess costs a copy.
     """
-    if (type(buffers) is not list and type(buffers) is not tuple) or not 0 < len(buffers) <= MANY:
+    if (type(buffers) is not list and type(buffers) is not tuple) or not 0 < len(buffers) <= JOIN_QUICK_COUNT:
         return None
     if PYPY and any(type(buffer) is not bytes for buffer in buffers):  # its join takes strided views
         return None
     try:
         first, last = buffers[0], buffers[-1]
-        if len(first) + len(last) <= SMALL:
+        if len(first) + len(last) <= JOIN_QUICK_SIZE:
             return b"".join(buffers)
     except (TypeError, BufferError) as error:
         if not raised_here(error):
             raise
-    return None  # what has no length may be a buffer all the same; if not, Gathered names it
+    return None  # a buffer may have no length; what is no buffer, Gathered names
 
 
 class Gathered:
-    """The buffers of one message: ``data`` if one piece does it, else ``bases`` and ``sizes``, one for each iovec.
+    """The buffers of one message: ``data`` if they are one piece, else ``bases`` and ``sizes``, one for each iovec.
 
-    `release` lets go of the caller's buffers; it is safe to call at any time.
+    `release` releases the caller's buffers; it may be called at any time.
     """
 
     __slots__ = ("_exports", "bases", "data", "size", "sizes")
@@ -101,7 +101,7 @@ class Gathered:
         self.sizes = list(map(len, pieces))
         self.size = sum(self.sizes)
         self.data = pieces[0] if len(pieces) == 1 else b""
-        if 1 < len(pieces) <= IOV_MAX and self.size <= JOINED:
+        if 1 < len(pieces) <= IOV_MAX and self.size <= JOIN_SIZE:
             self.data = b"".join([piece if type(piece) is bytes else ffi.buffer(piece)[:] for piece in pieces])
         elif len(pieces) > 1:
             self.bases = [self._export(piece) if type(piece) is bytes else piece for piece in pieces]
@@ -110,7 +110,7 @@ class Gathered:
         if type(item) is bytes:
             return item
         with viewed(name, item) as view:
-            if PYPY or view.nbytes <= COPIED:
+            if PYPY or view.nbytes <= COPY_SIZE:
                 return view.tobytes()
         return self._export(item)
 
@@ -147,7 +147,7 @@ class Scattered:
 
 
 class Bounced:
-    """Writable buffers that no system call may see: what was received elsewhere is copied into them by `settle`."""
+    """Writable buffers that no system call may see: a bounce buffer receives, and `copy_out` copies from there."""
 
     __slots__ = ("_items", "size", "sizes")
 
@@ -156,16 +156,16 @@ class Bounced:
         self.sizes = [_writable_size(i, item) for i, item in enumerate(self._items)]
         self.size = sum(self.sizes)
 
-    def preset(self, data: CData) -> None:
-        """Puts there what the buffers hold: what is not received (MSG_TRUNC on TCP) is to stay as it is."""
+    def copy_in(self, data: CData) -> None:
+        """Copies the buffers to ``data``, the bounce buffer: what is not received (MSG_TRUNC on TCP) then stays as it is."""
         at = 0
         for i, item in enumerate(self._items):
             piece = as_bytes(f"buffers[{i}]", item)
             ffi.memmove(data + at, piece, min(len(piece), self.sizes[i]))
             at += self.sizes[i]
 
-    def settle(self, data: CData, received: int) -> None:
-        """Copies ``received`` bytes from ``data`` on. A buffer that has become shorter meanwhile takes what it can."""
+    def copy_out(self, data: CData, received: int) -> None:
+        """Copies ``received`` bytes of ``data`` to the buffers. A buffer that has shrunk meanwhile takes what it can."""
         at = 0
         for i, item in enumerate(self._items):
             size = min(received - at, self.sizes[i])
@@ -177,7 +177,7 @@ class Bounced:
 def _copy(data: CData, size: int, view: memoryview) -> None:
     with view:
         size = min(size, view.nbytes)
-        if size > COPIED or view.format != "B" or view.ndim != 1:
+        if size > COPY_SIZE or view.format != "B" or view.ndim != 1:
             ffi.memmove(view, data, size)  # PyPy assigns a slice byte by byte
         else:
             view[:size] = ffi.buffer(data, size)[:]
@@ -189,7 +189,7 @@ def _writable_size(i: int, item: Any) -> int:
 
 
 def writable(i: int, item: Any) -> memoryview:
-    """A view of a buffer to receive into; raises what is wrong with one that cannot be."""
+    """A view of a buffer to receive into; the error says what is wrong with it."""
     view = viewed(f"buffers[{i}]", item)
     if view.readonly:
         view.release()

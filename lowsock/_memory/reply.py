@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Memory that receives fill. A reply is taken for one call, whoever takes it owns it alone, and it is given back after.
+"""Memory that receives fill, and the pool of it. A call takes a reply, owns it alone, and gives it back.
 
-Nothing is allocated for an ordinary receive: replies wait in a list whose `pop` and `append` are atomic. One that is not
-given back (an exception came between) is freed by the garbage collector.
+An ordinary receive allocates nothing: the pool is a list whose `pop` and `append` are atomic. If an exception keeps a reply
+from the pool, the garbage collector frees it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     Entry = tuple[CData, CData, "Reply"]
 
-DATA = 256 * 1024  # bytes: what asyncio passes to recvfrom; pages that nothing was received into cost no memory
+DATA = 256 * 1024  # bytes, as asyncio passes to recvfrom; pages that nothing was received into take no memory
 CONTROL = 8 * 1024
 
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class Reply:
-    """``struct lowsock_reply`` and the memory that its pointers lead to."""
+    """``struct lowsock_reply`` and the memory that it points to."""
 
-    __slots__ = ("_memory", "address", "control", "data", "fds", "host", "info", "name", "pooled", "struct")
+    __slots__ = ("_memory", "cached_address", "control", "data", "fds", "host", "info", "name", "pooled", "struct")
 
     def __init__(self, data_size: int, control_size: int) -> None:
         headers = control_size // lib.lowsock_cmsg_len(0) + 1
@@ -43,37 +43,37 @@ class Reply:
         self.struct.name, self.struct.info, self.struct.fds = name, self.info, self.fds
         self.data, self.control, self.name = ffi.buffer(data), ffi.buffer(control), ffi.buffer(name)
         self.host = self.struct.host
-        self.struct.same = -1
-        self.address: Any = None  # of the source that `struct.same` names
+        self.struct.cached_source = -1
+        self.cached_address: Any = None  # the tuple of `struct.cached_source`
         self._memory = (data, control, name)  # the struct's pointers keep nothing alive
 
     def entry(self) -> Entry:
         return self.struct, self.data, self
 
 
-# What a plain receive needs comes first in an entry, unpacked from a tuple: cheaper than attributes.
+# The free list. An entry is a tuple, what a plain receive needs first: unpacking it is cheaper than reading attributes.
 FREE: list[Entry] = []
 
 
-def spare(error: IndexError) -> Entry:
-    """A new reply, where `FREE.pop` raised ``error``; one that a signal handler raised there goes on."""
+def new_entry(error: IndexError) -> Entry:
+    """A new reply, where `FREE.pop` raised ``error``; raises the error again if a signal handler raised it."""
     if not raised_here(error):
         raise error
     return Reply(DATA, CONTROL).entry()
 
 
 def take(data_size: int, control_size: int) -> Reply:
-    """A reply with room for so many bytes. A larger one than usual is made for one call and dropped."""
+    """A reply with room for so many bytes. If that is more than the pool's replies have, one is made for the call."""
     if data_size > DATA or control_size > CONTROL:
         return Reply(data_size, control_size)
     try:
         return FREE.pop()[2]
     except IndexError as error:
-        return spare(error)[2]
+        return new_entry(error)[2]
 
 
 def give(reply: Reply) -> None:
-    """Gives a reply back; the descriptors that it noted are somebody else's from here on."""
+    """Gives a reply back. The descriptors noted in it belong to somebody else now."""
     reply.struct.fd_count = 0
     if reply.pooled:
         FREE.append(reply.entry())

@@ -1,1 +1,9 @@
 # SPDX-License-Identifier: MIT
+"""One message: sendmsg(2), recvmsg(2), and what is built on one of them.
+
+In: a socket, buffers or sizes, control messages, descriptors, an address. Out: counts, bytes, tuples, owners of descriptors.
+The functions are public, under `lowsock`; `_batch`, `udp` and `aio` call them too.
+
+`sending` and `receiving` have the calls, each with its quick way first and the general one below. `descriptors` passes plain
+descriptors, `rights` owned ones; `owned` is their owner, `OwnedFds`. `out_of_band` has sockatmark(3).
+"""

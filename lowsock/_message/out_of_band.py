@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def sockatmark(sock: Socket) -> bool:
-    """Whether the stream stands at the out-of-band mark: the next byte to be read is the one sent with ``MSG_OOB``.
+    """Whether the stream is at the out-of-band mark: the next byte to be read is the one sent with ``MSG_OOB``.
 
     Raises `OSError` as the kernel says it, ENOTTY or EOPNOTSUPP for sockets that have no such mark. See sockatmark(3).
     """

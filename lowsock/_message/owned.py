@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Descriptors that somebody owns from the moment they are here.
+"""Descriptors that have an owner from the moment they arrive.
 
-They stand in slots of C memory, which the system call's own C function fills, and which close what is left in them when
-they are collected. A number is in one place at a time, and moves by one C call: an exception can come before a move or
-after it, and either way somebody has the number.
+They are in slots of C memory. The C function that receives fills the slots; when the slots are garbage-collected, what is
+left in them is closed. A descriptor is in one place at a time, and moves by one C call: whether an exception comes before
+or after the move, somebody owns it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from lowsock._system.types import Ancillary, CData
 
-_EMPTY = {
+_ERRORS = {
     lib.LOWSOCK_TAKEN: "slot {} has been taken",
     lib.LOWSOCK_CLOSED: "slot {} is closed",
     lib.LOWSOCK_PEEKED: "slot {} was only peeked at: its descriptor comes with the message itself",
 }
-_WORDS = {lib.LOWSOCK_TAKEN: "taken", lib.LOWSOCK_CLOSED: "closed", lib.LOWSOCK_PEEKED: "peeked"}
+_STATES = {lib.LOWSOCK_TAKEN: "taken", lib.LOWSOCK_CLOSED: "closed", lib.LOWSOCK_PEEKED: "peeked"}
 
 # bound early: each is looked up next to a system call
 _OWNED = ffi.typeof("struct lowsock_owned *")
@@ -43,20 +43,20 @@ _close = lib.lowsock_owned_close
 _collect = lib.lowsock_owned_collect
 
 
-def slots(size: int) -> CData:
-    """Room for so many descriptors."""
-    own = _allocate(_OWNED, {"fds": size})
-    own.size = size
-    return own
+def new_slots(size: int) -> CData:
+    """Slots for ``size`` descriptors."""
+    owned = _allocate(_OWNED, {"fds": size})
+    owned.size = size
+    return owned
 
 
-def guarded(own: CData) -> CData:
-    """The same slots, whose descriptors are closed when *this* is collected, by C alone.
+def guarded(owned: CData) -> CData:
+    """The same slots; when *this* object is garbage-collected, C closes their descriptors.
 
-    In a cycle, CPython finalizes this before or after whatever else is in it: an owner, or an object that uses an owner in
-    its own ``__del__``. cffi forgets the memory then, so what may be used by a finalizer is ``own``, not this.
+    In a cycle, CPython may finalize it before other objects: an owner, or one whose ``__del__`` uses an owner. cffi forgets
+    the memory then, so a finalizer must use ``owned``, not this object.
     """
-    return _gc(own, _collect)
+    return _gc(owned, _collect)
 
 
 class OwnedFds(Sequence[int]):
@@ -66,10 +66,10 @@ class OwnedFds(Sequence[int]):
     in `close`, or when it is collected (then with a `ResourceWarning`; on PyPy that is late). `take` and `detach` *give*:
     what they return is yours to close, and its slot is empty from then on. ``len`` counts the slots.
 
-    ``OwnedFds(fds)`` takes over open descriptors of yours, as soon as it returns. An empty slot is a `ValueError` that says
-    whether it was taken, closed or only peeked at; copying or pickling an owner is a `TypeError`. Each method may be called
-    from any thread; of two that take the same slot, one gets it. After fork(2), either process has an owner, of copies.
-    See unix(7), close(2).
+    ``OwnedFds(fds)`` takes over open descriptors of yours, as soon as it returns. An empty slot raises `ValueError`, which
+    says whether it was taken, closed or only peeked at; copying or pickling an owner raises `TypeError`. Each method may be
+    called from any thread; of two that take the same slot, one gets it. After fork(2), either process has an owner, of
+    copies. See unix(7), close(2).
     """
 
     __slots__ = ("__weakref__", "_guard", "_slots", "ancdata")
@@ -81,17 +81,17 @@ class OwnedFds(Sequence[int]):
 
     def __init__(self, fds: Iterable[int] = ()) -> None:
         numbers = _adopted(fds)
-        own = slots(len(numbers))
-        own.lent = 1
+        owned = new_slots(len(numbers))
+        owned.disarmed = 1
         try:
             packed = pack(f"{len(numbers)}i", *numbers)
-            ffi.memmove(own.fds, packed, len(packed))
-            own.count = len(numbers)
+            ffi.memmove(owned.fds, packed, len(packed))
+            owned.count = len(numbers)
             self.ancdata = []
-            self._slots, self._guard = own, guarded(own)
-            own.lent = 0
+            self._slots, self._guard = owned, guarded(owned)
+            owned.disarmed = 0
         except BaseException:
-            own.lent = 1
+            owned.disarmed = 1
             raise
 
     def __len__(self) -> int:
@@ -105,19 +105,21 @@ class OwnedFds(Sequence[int]):
         def __getitem__(self, i: slice) -> list[int]: ...
 
     def __getitem__(self, i: Any) -> Any:
-        own = self._slots  # what a method asked of self again could be other slots, or a subclass's word
-        return [_lent(own, at) for at in range(own.count)[i]] if isinstance(i, slice) else _lent(own, _slot(own, i))
+        owned = self._slots  # once: a subclass may lie about its length, and __init__ may replace the slots
+        if isinstance(i, slice):
+            return [_fd_at(owned, at) for at in range(owned.count)[i]]
+        return _fd_at(owned, _slot(owned, i))
 
     def __iter__(self) -> Iterator[int]:
-        own = self._slots
-        for at in range(own.count):  # Sequence's own takes any IndexError for the end, a signal handler's too
-            yield _lent(own, at)
+        owned = self._slots
+        for at in range(owned.count):  # Sequence's own ends at any IndexError, a signal handler's too
+            yield _fd_at(owned, at)
 
     @property
     def pidfd(self) -> int | None:
         """The pidfd that came (SO_PASSPIDFD), lent like the others; None if none did. It is in the last slot."""
-        own = self._slots
-        return _lent(own, own.pidfd - 1) if own.pidfd else None
+        owned = self._slots
+        return _fd_at(owned, owned.pidfd - 1) if owned.pidfd else None
 
     @property
     def closed(self) -> bool:
@@ -130,19 +132,19 @@ class OwnedFds(Sequence[int]):
         An exception that a signal handler raises before the return leaves it in its slot. Raises `IndexError`, and
         `ValueError` for a slot that has none. See close(2).
         """
-        own = self._slots
-        at = _slot(own, i)
-        moved = guarded(slots(1))
+        owned = self._slots
+        at = _slot(owned, i)
+        moved = guarded(new_slots(1))
         try:
-            _take(own, at, 1, moved)
+            _take(owned, at, 1, moved)
             fd: int = moved.fds[0]
             if fd < 0:
                 _refuse(at, fd)
-            moved.lent = 1
+            moved.disarmed = 1
             return fd
         except BaseException:
-            moved.lent = 0
-            _put_back(own, moved)
+            moved.disarmed = 0
+            _put_back(owned, moved)
             raise
 
     def detach(self) -> list[int]:
@@ -151,19 +153,19 @@ class OwnedFds(Sequence[int]):
         An exception that a signal handler raises before the return leaves them in their slots. Raises `ValueError` for an
         owner that is closed, or that only peeked. See close(2).
         """
-        own = self._slots
-        count = own.count
-        moved = guarded(slots(count))
+        owned = self._slots
+        count = owned.count
+        moved = guarded(new_slots(count))
         try:
-            _take(own, 0, count, moved)
-            fds = _numbers(moved, count)  # CPython 3.13 leaves an inlined filter's way back out of the `try`
+            _take(owned, 0, count, moved)
+            fds = _numbers(moved, count)  # CPython 3.13 leaves the return of an inlined filter out of the `try`
             if not fds:
-                _refuse_all(own, count)
-            moved.lent = 1
+                _refuse_all(owned, count)
+            moved.disarmed = 1
             return fds
         except BaseException:
-            moved.lent = 0
-            _put_back(own, moved)
+            moved.disarmed = 0
+            _put_back(owned, moved)
             raise
 
     def close(self) -> None:
@@ -178,8 +180,8 @@ class OwnedFds(Sequence[int]):
 
     def __del__(self, _warn: Any = warn, _close: Any = _close) -> None:  # the module may be gone by then
         try:
-            left = _close(self._slots) + self._slots.left
-        except AttributeError:  # it never came to be
+            left = _close(self._slots) + self._slots.leaked
+        except AttributeError:  # __init__ did not get so far
             return
         if left:
             _warn(f"an OwnedFds left {left} unclosed to the collector", ResourceWarning, 2, self)
@@ -188,45 +190,45 @@ class OwnedFds(Sequence[int]):
         raise TypeError("an OwnedFds can be neither copied nor pickled: its descriptors have one owner")
 
     def __repr__(self) -> str:
-        own = self._slots
-        states = [_WORDS.get(fd, str(fd)) for fd in _unpack(own.fds, own.count)]
-        if own.pidfd:
+        owned = self._slots
+        states = [_STATES.get(fd, str(fd)) for fd in _unpack(owned.fds, owned.count)]
+        if owned.pidfd:
             states[-1] = f"pidfd {states[-1]}"
         return f"<lowsock.OwnedFds [{', '.join(states)}]>"
 
 
-def _slot(own: CData, i: Any) -> int:
-    """The slot that an index means."""
-    at, count = checked_index("i", i), own.count
+def _slot(owned: CData, i: Any) -> int:
+    """The number of a slot, from an index that may be negative."""
+    at, count = checked_index("i", i), owned.count
     if not -count <= at < count:
         raise IndexError(f"i is out of range: {at}, of {count} slots")
     return at + count if at < 0 else at
 
 
-def _lent(own: CData, at: int) -> int:
-    fd: int = own.fds[at]
+def _fd_at(owned: CData, at: int) -> int:
+    fd: int = owned.fds[at]
     return fd if fd >= 0 else _refuse(at, fd)
 
 
-def _numbers(own: CData, count: int) -> list[int]:
-    return [fd for fd in _unpack(own.fds, count) if fd >= 0]
+def _numbers(owned: CData, count: int) -> list[int]:
+    return [fd for fd in _unpack(owned.fds, count) if fd >= 0]
 
 
 def _refuse(at: int, state: int) -> NoReturn:
-    raise ValueError(_EMPTY[state].format(at))
+    raise ValueError(_ERRORS[state].format(at))
 
 
-def _refuse_all(own: CData, count: int) -> None:
-    """There is nothing to detach: that is an error unless all of it was taken."""
-    if own.closed:
+def _refuse_all(owned: CData, count: int) -> None:
+    """Raises why there is nothing to detach, unless everything was taken."""
+    if owned.closed:
         raise ValueError("this owner is closed")
-    for at, fd in enumerate(_unpack(own.fds, count)):
+    for at, fd in enumerate(_unpack(owned.fds, count)):
         if fd != lib.LOWSOCK_TAKEN:
             _refuse(at, fd)
 
 
 def _adopted(fds: Iterable[int]) -> list[int]:
-    """Descriptors that nobody here owns yet."""
+    """Checks descriptors that an owner is to take over."""
     if isinstance(fds, OwnedFds):
         raise TypeError("fds must not be an OwnedFds, which goes on owning them: give what its detach() returns")
     numbers = [_adoptable(f"fds[{i}]", fd) for i, fd in enumerate(iterated("fds", "int", fds))]
@@ -242,11 +244,11 @@ def _adoptable(name: str, fd: Any) -> int:
     return checked_int(name, fd, least=0)
 
 
-def owner(own: CData) -> OwnedFds:
-    """An owner of what is, or will be, in these slots."""
+def owner(owned: CData) -> OwnedFds:
+    """An owner of what is, or will be, in these slots, made without __init__."""
     made = _new(OwnedFds)
     made.ancdata = []
-    made._slots, made._guard = own, _gc(own, _collect)
+    made._slots, made._guard = owned, _gc(owned, _collect)
     return made
 
 

@@ -2,10 +2,10 @@
 """Receiving one message: recvmsg(2).
 
 `recvmsg`, `recvmsg_into` and `recv1msg` begin with the commonest case written out, because after a system call every step
-of the interpreter is slow; what is not that case goes to a function below them. docs/design.md has the figures.
+of the interpreter is slow; all other cases go to a function below. docs/design.md has the figures.
 
-Whoever holds received descriptors when an exception comes closes them: the reply until ``ancdata`` is there, then
-``ancdata``. A reply is given back once, when nobody will look at it again.
+If an exception comes, received descriptors are closed: those in the reply until ``ancdata`` is there, then those in
+``ancdata``. A reply is given back once, when nothing will read it again.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import select
 from lowsock._memory import address as _address
 from lowsock._memory.ancillary import CMSG_SPACE, close_received, decode
 from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced, Scattered
-from lowsock._memory.reply import CONTROL, DATA, FREE, give, spare, take
+from lowsock._memory.reply import CONTROL, DATA, FREE, give, new_entry, take
 from lowsock._system import kinds
 from lowsock._system.arguments import INT_MAX, ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT, MSG_TRUNC
 from lowsock._system.descriptor import target
-from lowsock._system.errors import MORE, SAME, fail
+from lowsock._system.errors import CACHED, MORE, fail
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ POLLIN = select.POLLIN | select.POLLPRI
 _CMSG_SIZE = 4096
 _CMSG_SPACE = CMSG_SPACE(_CMSG_SIZE)
 _INFO = lib.LOWSOCK_INFO
-_SIZE = SAME - 1
+_SIZE_MASK = CACHED - 1
 
 # bound early: each is looked up next to a system call
 _plain_recv = lib.lowsock_recv
@@ -46,7 +46,7 @@ _recv_into = lib.lowsock_recv_into
 _decode_address = _address.decode
 _from_buffer = ffi.from_buffer
 _unpack = ffi.unpack
-_free = FREE  # not by its imported name: of such names CPython 3.11 and later make a bound method for each call
+_free = FREE  # not by its imported name: with such a name CPython 3.11 and later make a bound method for each call
 
 
 def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> Received:
@@ -68,7 +68,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     try:
         entry = _free.pop()
     except IndexError as error:
-        entry = spare(error)
+        entry = new_entry(error)
     struct, view, reply = entry
     ancdata: Ancillary | None = None
     try:
@@ -80,8 +80,8 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
             answer = _recvmsg(struct, sock.fileno(), bufsize, ancbufsize, flags)
         if answer >= 0:
             address = None
-            if answer >= SAME:
-                answer, address = answer - SAME, reply.address
+            if answer >= CACHED:
+                answer, address = answer - CACHED, reply.cached_address
             data, ancdata = view[:answer], []
             _free.append(entry)
             return data, ancdata, 0, address
@@ -91,7 +91,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
             address = None if info[2] == -1 else _decode_address(reply, info[2])
             ancdata = decode(reply, info) if len(info) > _INFO else []
             if info[3]:
-                struct.fd_count = 0  # the descriptors are in ancdata now
+                struct.fd_count = 0  # ancdata has the descriptors now
             _free.append(entry)
             return data, ancdata, info[1], address
     except BaseException:
@@ -112,7 +112,7 @@ def _receive(
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
     if bufsize > DATA or ancbufsize > CONTROL:
-        answer = -errno.EINTR  # the plain attempt had no room for it, and did nothing
+        answer = -errno.EINTR  # the first attempt lacked the room, and made no call
     reply = take(bufsize, ancbufsize)
     ancdata: Ancillary | None = None
 
@@ -120,8 +120,8 @@ def _receive(
         return _recvmsg(reply.struct, fd, bufsize, ancbufsize, flags)
 
     try:
-        answer = persist(sock, flags, POLLIN, attempt, answer)
-        size, ancdata, msg_flags, address = _details(reply, answer)
+        answer = retry(sock, flags, POLLIN, attempt, answer)
+        size, ancdata, msg_flags, address = _decode_reply(reply, answer)
         data = reply.data[:size]
         give(reply)
         return (data, msg_flags, ancdata) if short else (data, ancdata, msg_flags, address)
@@ -136,10 +136,10 @@ def _checked_receive(ancbufsize: int, flags: int) -> tuple[int, int]:
     return checked_int("ancbufsize", ancbufsize, least=0, most=INT_MAX), checked_int("flags", flags)
 
 
-def _details(reply: Reply, answer: int) -> tuple[int, Ancillary, int, Address]:
-    """What came beside the data. The reply still owns the descriptors, until somebody else says that they do."""
-    if answer >= SAME:
-        return answer - SAME, [], 0, reply.address
+def _decode_reply(reply: Reply, answer: int) -> tuple[int, Ancillary, int, Address]:
+    """Bytes of data, control messages, flags and address. The reply owns the descriptors until it is given back."""
+    if answer >= CACHED:
+        return answer - CACHED, [], 0, reply.cached_address
     if answer >= 0:
         return answer, [], 0, None
     info = _unpack(reply.info, MORE - answer)
@@ -166,7 +166,7 @@ def recvmsg_into(
     try:
         entry = _free.pop()
     except IndexError as error:
-        entry = spare(error)
+        entry = new_entry(error)
     struct, _, reply = entry
     exports: list[Any] = []  # they end with this frame, which a traceback may keep alive
     sizes: list[int] = []
@@ -183,14 +183,14 @@ def recvmsg_into(
         exports.clear()
     if answer >= 0:
         address = None
-        if answer >= SAME:
-            answer, address = answer - SAME, reply.address
+        if answer >= CACHED:
+            answer, address = answer - CACHED, reply.cached_address
         _free.append(entry)
         return answer, [], 0, address
     if answer > MORE:
         _free.append(entry)
         return _receive_scattered(sock, buffers, 0, 0, answer)
-    size, ancdata, msg_flags, address = _details(reply, answer)
+    size, ancdata, msg_flags, address = _decode_reply(reply, answer)
     _free.append(entry)
     return size, ancdata, msg_flags, address
 
@@ -215,9 +215,9 @@ def _receive_scattered(
         return lib.lowsock_recvmsg_into(reply.struct, fd, bases, scattered.sizes, len(bases), ancbufsize, flags)
 
     try:
-        answer = persist(sock, flags, POLLIN, attempt, answer)
+        answer = retry(sock, flags, POLLIN, attempt, answer)
         scattered.release()
-        size, ancdata, msg_flags, address = _details(reply, answer)
+        size, ancdata, msg_flags, address = _decode_reply(reply, answer)
         give(reply)
         return size, ancdata, msg_flags, address
     except BaseException:
@@ -231,11 +231,11 @@ def _receive_scattered(
 def _receive_bounced(
     sock: Socket, buffers: Iterable[Buffer], ancbufsize: int, flags: int
 ) -> tuple[int, Ancillary, int, Address]:
-    """Any receive into buffers, on PyPy: received as bytes and copied."""
+    """Any receive into buffers, on PyPy: through the reply, as a bounce buffer."""
     ancbufsize, flags = _checked_receive(ancbufsize, flags)
     bounced = Bounced(buffers)
     if len(bounced.sizes) > IOV_MAX:
-        fail(-errno.EMSGSIZE)  # as the kernel says of so many iovecs
+        fail(-errno.EMSGSIZE)  # as the kernel refuses so many iovecs
     fd, timeout = target(sock)
     if timeout:
         flags |= MSG_DONTWAIT
@@ -245,7 +245,7 @@ def _receive_bounced(
 
     def attempt(fd: int) -> int:
         if flags & MSG_TRUNC:
-            bounced.preset(reply.struct.data)
+            bounced.copy_in(reply.struct.data)
             base, size = [reply.struct.data], [bounced.size]
             return lib.lowsock_recvmsg_into(reply.struct, fd, base, size, 1, ancbufsize, flags)
         return _recvmsg(reply.struct, fd, bounced.size, ancbufsize, flags)
@@ -253,9 +253,9 @@ def _receive_bounced(
     try:
         answer = attempt(fd)
         if MORE < answer < 0:
-            answer = persist(sock, flags, POLLIN, attempt, answer)
-        size, ancdata, msg_flags, address = _details(reply, answer)
-        bounced.settle(reply.struct.data, size)
+            answer = retry(sock, flags, POLLIN, attempt, answer)
+        size, ancdata, msg_flags, address = _decode_reply(reply, answer)
+        bounced.copy_out(reply.struct.data, size)
         give(reply)
         return size, ancdata, msg_flags, address
     except BaseException:
@@ -282,13 +282,13 @@ def recv1msg(
     try:
         entry = _free.pop()
     except IndexError as error:
-        entry = spare(error)
+        entry = new_entry(error)
     struct, view, reply = entry
     ancillary: Ancillary | None = None
     try:
         answer = _recvmsg(struct, sock.fileno(), maxsize, space, 0)
         if answer >= 0:
-            data, ancillary = view[: answer & _SIZE], []
+            data, ancillary = view[: answer & _SIZE_MASK], []
             _free.append(entry)
             return data, 0, ancillary
         if answer <= MORE:
@@ -296,7 +296,7 @@ def recv1msg(
             data = view[: info[0]]
             ancillary = decode(reply, info)
             if info[3]:
-                struct.fd_count = 0  # the descriptors are in ancillary now
+                struct.fd_count = 0  # ancillary has the descriptors now
             _free.append(entry)
             return data, info[1], ancillary
     except BaseException:
@@ -307,6 +307,6 @@ def recv1msg(
 
 
 def _space(cmsg_size: int) -> int:
-    """The control room for so many bytes of payload; for none, none."""
+    """The control room for so many bytes of payload; 0 for 0."""
     cmsg_size = checked_int("cmsg_size", cmsg_size, least=0, most=INT_MAX)
     return CMSG_SPACE(cmsg_size) if cmsg_size else 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Descriptors from hand to hand: SCM_RIGHTS and SCM_PIDFD, received by an owner. See unix(7)."""
+"""Descriptors that an owner receives: SCM_RIGHTS and SCM_PIDFD. See unix(7)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import errno
 from _socket import AF_UNIX
 
 from lowsock._memory import address as _address
-from lowsock._memory.ancillary import CMSG_SPACE, INT, decode, encode_rights
+from lowsock._memory.ancillary import CMSG_SPACE, INT_SIZE, decode, encode_rights
 from lowsock._memory.buffers import joined
-from lowsock._memory.reply import DATA, FREE, give, spare, take
-from lowsock._message.descriptors import BESIDE, MOST
-from lowsock._message.owned import OwnedFds, owner, refuse_closed, slots
+from lowsock._memory.reply import DATA, FREE, give, new_entry, take
+from lowsock._message.descriptors import MAX_FDS, OTHER_CONTROL, SCM_MAX_FD
+from lowsock._message.owned import OwnedFds, new_slots, owner, refuse_closed
 from lowsock._message.receiving import POLLIN
 from lowsock._message.sending import transmit
 from lowsock._system import kinds
 from lowsock._system.arguments import INT_MAX, checked_int, iterated
-from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
+from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
 from lowsock._system.errors import MORE, raised_here
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -30,18 +30,17 @@ if TYPE_CHECKING:
     from lowsock._system.types import Address, Buffer, HasFileno, Socket
 
 _INFO = lib.LOWSOCK_INFO
-_SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)
-_ROOM = CMSG_SPACE(_SCM_MAX_FD * INT) + BESIDE  # Linux puts a pidfd behind the rights, however few were asked for
+_ROOM = CMSG_SPACE(SCM_MAX_FD * INT_SIZE) + OTHER_CONTROL  # Linux puts a pidfd behind all rights, wanted or not
 
 # bound early: each is looked up next to a system call
-_free = FREE  # see _receiving.py
+_free = FREE  # see receiving.py
 _unpack = ffi.unpack
 _recv_rights = lib.lowsock_recv_rights
 _close = lib.lowsock_owned_close
 
 
 def recv_rights(
-    sock: Socket, bufsize: int, maxfds: int = _SCM_MAX_FD, flags: int = 0
+    sock: Socket, bufsize: int, maxfds: int = SCM_MAX_FD, flags: int = 0
 ) -> tuple[bytes, OwnedFds, int, Address]:
     """Receives one message and owns the descriptors beside it; returns ``(data, owner, msg_flags, address)``.
 
@@ -54,19 +53,19 @@ def recv_rights(
     The owner is there before the system call fills it, so there is no moment at which an exception loses a descriptor.
     Raises what `lowsock.recvmsg` raises, and closes what had already been received. See unix(7), recvmsg(2).
     """
-    if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= _SCM_MAX_FD or not 0 <= bufsize <= DATA:
+    if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= SCM_MAX_FD or not 0 <= bufsize <= DATA:
         return _receive(sock, bufsize, maxfds, flags)
     if type(flags) is not int or not 0 <= flags <= INT_MAX or type(sock) is not kinds.Socket or sock.gettimeout():
         return _receive(sock, bufsize, maxfds, flags)
-    own = slots(maxfds + 1)
-    fds = owner(own)
+    owned = new_slots(maxfds + 1)
+    fds = owner(owned)
     try:
         entry = _free.pop()
     except IndexError as error:
-        entry = spare(error)
+        entry = new_entry(error)
     struct, view, reply = entry
     try:
-        answer = _recv_rights(struct, sock.fileno(), bufsize, _ROOM, flags, own)
+        answer = _recv_rights(struct, sock.fileno(), bufsize, _ROOM, flags, owned)
         if answer <= MORE:
             info = _unpack(reply.info, MORE - answer)
             data = view[: info[0]]
@@ -76,7 +75,7 @@ def recv_rights(
             _free.append(entry)
             return data, fds, info[1], address
     except BaseException:
-        _close(own)
+        _close(owned)
         raise
     _free.append(entry)  # nothing came
     return _receive(sock, bufsize, maxfds, flags, answer)
@@ -87,19 +86,19 @@ def _receive(
 ) -> tuple[bytes, OwnedFds, int, Address]:
     """Any receive of descriptors. ``answer`` is the -errno of a first attempt."""
     bufsize = checked_int("bufsize", bufsize, least=0, most=INT_MAX)
-    maxfds = checked_int("maxfds", maxfds, least=0, most=MOST)
+    maxfds = checked_int("maxfds", maxfds, least=0, most=MAX_FDS)
     flags = checked_int("flags", flags)
     if target(sock)[1]:
         flags |= MSG_DONTWAIT
-    room = max(CMSG_SPACE(maxfds * INT) + BESIDE, _ROOM) if maxfds else 0
-    reply, own = take(bufsize, room), slots(maxfds + 1)
-    fds = owner(own)
+    room = max(CMSG_SPACE(maxfds * INT_SIZE) + OTHER_CONTROL, _ROOM) if maxfds else 0
+    reply, owned = take(bufsize, room), new_slots(maxfds + 1)
+    fds = owner(owned)
 
     def attempt(fd: int) -> int:
-        return _recv_rights(reply.struct, fd, bufsize, room, flags, own)
+        return _recv_rights(reply.struct, fd, bufsize, room, flags, owned)
 
     try:
-        answer = persist(sock, flags, POLLIN, attempt, answer)
+        answer = retry(sock, flags, POLLIN, attempt, answer)
         info = _unpack(reply.info, MORE - answer)
         data = reply.data[: info[0]]
         address = None if info[2] == -1 else _address.decode(reply, info[2])
@@ -107,7 +106,7 @@ def _receive(
         give(reply)
         return data, fds, info[1], address
     except BaseException:
-        _close(own)
+        _close(owned)
         if MORE < answer < 0:
             give(reply)  # nothing came
         raise
@@ -124,13 +123,13 @@ def send_rights(
     `TypeError`. Raises what `lowsock.sendmsg` raises. See unix(7), sendmsg(2).
     """
     items = list(iterated("fds", "ints or objects with fileno()", fds))
-    if len(items) > _SCM_MAX_FD:
-        raise ValueError(f"fds must not be more than {_SCM_MAX_FD} in one message: {len(items)}")
+    if len(items) > SCM_MAX_FD:
+        raise ValueError(f"fds must not be more than {SCM_MAX_FD} in one message: {len(items)}")
     numbers = [
         item if type(item) is int and -INT_MAX <= item <= INT_MAX else _descriptor(f"fds[{i}]", item)
         for i, item in enumerate(items)
     ]
-    # On AF_UNIX the kernel itself looks whether one is closed, before it takes anything; elsewhere it looks at none.
+    # On AF_UNIX the kernel refuses closed descriptors before it takes anything; elsewhere it does not look at them.
     if numbers and type(buffers) is list and type(flags) is int and address is None and type(sock) is kinds.Socket:
         data = joined(buffers)
         if data and 0 <= flags <= INT_MAX and not sock.gettimeout() and kinds.family_of(sock) == AF_UNIX:
@@ -155,7 +154,7 @@ def _descriptor(name: str, item: Any) -> int:
 
 
 def _fileno(name: str, item: Any) -> Any:
-    """What ``item.fileno()`` returns. Of a closed file it is a `ValueError`, which may come from Python code."""
+    """What ``item.fileno()`` returns. A closed file raises `ValueError`, maybe from Python code."""
     try:
         return item.fileno()
     except ValueError as error:

@@ -2,7 +2,7 @@
 """Sending one message: sendmsg(2).
 
 `sendmsg` begins with the commonest case written out, because after a system call every step of the interpreter is slow;
-what is not that case goes to `transmit` in the end. docs/design.md has the figures.
+all other cases end in `transmit`. docs/design.md has the figures.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from lowsock._system import kinds
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
-from lowsock._system.errors import NOT_YET, fail, raised_here
+from lowsock._system.errors import RETRYABLE, fail, raised_here
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def sendmsg(
 
     Raises `OSError` as the kernel says it; `TimeoutError` (`socket.timeout` before 3.10) when the socket's timeout is
     up, `BlockingIOError` where the descriptor is non-blocking; `TypeError`, `ValueError`, `OverflowError` or
-    `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX`` stream,
-    which Linux would lose, are a `ValueError`. See sendmsg(2), cmsg(3).
+    `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX``
+    stream, which Linux would lose, raise `ValueError`. See sendmsg(2), cmsg(3).
     """
     if type(sock) is not kinds.Socket:
         return transmit(sock, buffers, NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata), flags, address)
@@ -96,13 +96,13 @@ def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], fla
             try:
                 sent = _send_one(sock.fileno(), data, len(data), level, kind, payload, len(payload), name, len(name), flags)
             except (TypeError, OverflowError):
-                encode(ancdata)  # raises the error that names what is wrong, if it is that
+                encode(ancdata)  # names what is wrong, if anything is
                 raise
     return sent if sent >= 0 else transmit(sock, [data], encode(ancdata), flags, address, sent)
 
 
 def _send_exported(sock: Any, buffers: Any, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
-    """A send on a socket object of what is too large to be joined."""
+    """A send on a socket object of buffers that are too large to be joined."""
     sent = -errno.EINTR
     control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata)
     if not PYPY and type(buffers) is list and address is None and control is NO_CONTROL and flags is ZERO:
@@ -130,7 +130,7 @@ def transmit(
     sock: Socket, buffers: Iterable[Buffer], control: Control, flags: int, address: Address, answer: int = -errno.EINTR
 ) -> int:
     """Any send, its control messages checked. ``answer`` is the -errno of a first attempt."""
-    if answer not in NOT_YET:
+    if answer not in RETRYABLE:
         fail(answer)  # at once: a host name is not resolved a second time for it
     flags = checked_int("flags", flags)
     if target(sock)[1]:
@@ -152,7 +152,7 @@ def _send_joined(sock: Socket, data: Any, control: Control, flags: int, name: by
             return lib.lowsock_sendmsg(fd, data, len(data), payload, table, rows, name, len(name), flags)
         return _sendto(fd, data, len(data), name, len(name), flags)
 
-    return persist(sock, flags, _POLLOUT, attempt, answer)
+    return retry(sock, flags, _POLLOUT, attempt, answer)
 
 
 def _send_gathered(sock: Socket, buffers: Any, control: Control, flags: int, name: bytes, answer: int) -> int:
@@ -168,7 +168,7 @@ def _send_gathered(sock: Socket, buffers: Any, control: Control, flags: int, nam
         def attempt(fd: int) -> int:
             return lib.lowsock_sendmsg_from(fd, bases, sizes, len(bases), payload, table, rows, name, len(name), flags)
 
-        return persist(sock, flags, _POLLOUT, attempt, answer)
+        return retry(sock, flags, _POLLOUT, attempt, answer)
     finally:
         gathered.release()
 

@@ -28,7 +28,7 @@ def checked_index(name: str, value: Any) -> int:
 
 
 def iterated(name: str, of: str, value: Iterable[Any]) -> Iterator[Any]:
-    """An iterator over ``value``; the error names the argument and says of what it is an iterable."""
+    """An iterator over ``value``; the error names the argument and what it iterates over."""
     try:
         return iter(value)
     except TypeError as error:
@@ -48,7 +48,7 @@ def checked_int(name: str, value: Any, least: int = -INT_MAX - 1, most: int = IN
 
 
 def checked_seconds(name: str, value: Any) -> float | None:
-    """``value`` as a number of seconds, None for no end; the error names the argument."""
+    """``value`` as a number of seconds, or None for no limit; the error names the argument."""
     if value is None:
         return None
     try:
@@ -65,7 +65,7 @@ def checked_seconds(name: str, value: Any) -> float | None:
 
 
 def checked_field(name: str, value: Any, most: int) -> int:
-    """``value`` as an unsigned field of an address; whatever does not fit is an `OverflowError`, as in the socket module."""
+    """``value`` as an unsigned field of an address; what does not fit raises `OverflowError`, as in the socket module."""
     number = checked_index(name, value)
     if not 0 <= number <= most:
         raise OverflowError(f"{name} is out of range: {number}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The compiled constants. ``CONSTANTS`` has those of this platform, ``ABSENT`` the names that it lacks."""
+"""The compiled constants. ``CONSTANTS`` has those of this platform, ``ABSENT`` the names of the others."""
 
 from __future__ import annotations
 

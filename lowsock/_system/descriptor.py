@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whose descriptor it is: from the first argument of a call to a number and a timeout."""
+"""From the first argument of a call to a descriptor and a timeout."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def target(sock: Socket) -> tuple[int, float | None]:
-    """The descriptor of ``sock`` and its timeout in seconds (None: blocks as the descriptor's own flags say)."""
+    """The descriptor of ``sock`` and its timeout in seconds (None: it blocks or not, as O_NONBLOCK says)."""
     if type(sock) is kinds.Socket:
         return sock.fileno(), sock.gettimeout()
     if isinstance(sock, int):
         return _checked(sock), None
     kinds.learn()
-    ssl = sys.modules.get("ssl")  # an SSLSocket cannot be here if nobody has imported all of it
+    ssl = sys.modules.get("ssl")  # no SSLSocket exists before ssl is imported
     if isinstance(sock, getattr(ssl, "SSLSocket", ())):
         raise NotImplementedError(f"sendmsg and recvmsg are not allowed on instances of {type(sock)}: TLS has no messages")
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the C functions answer, what is raised for it, and who raised an exception.
+"""The answers of C functions, the exceptions raised for them, and who raised an exception.
 
 A C function answers with a count, or with -errno; `fail` is the only place that raises `OSError`.
 """
@@ -16,34 +16,34 @@ TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from typing import NoReturn
 
-MORE = -lib.LOWSOCK_MORE  # an answer up to here says that more came than data; between here and 0 it is -errno
-SAME = lib.LOWSOCK_SAME  # added to the bytes of data: the source is the one that the reply knows
+MORE = -lib.LOWSOCK_MORE  # answers up to here: more than data came; from here to 0: -errno
+CACHED = lib.LOWSOCK_CACHED  # added to the bytes of data: they came from the source that the reply has cached
 
 AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK)
-NOT_YET = (-errno.EINTR, *AGAIN)  # what another attempt may change
+RETRYABLE = (-errno.EINTR, *AGAIN)  # another attempt may succeed
 
 
 def fail(answer: int) -> NoReturn:
-    """Raises what the kernel said: ``answer`` is -errno."""
+    """Raises `OSError` for an ``answer`` of -errno."""
     raise OSError(-answer, os.strerror(-answer))
 
 
 def time_out() -> NoReturn:
-    """Raises that the time is up."""
+    """Raises `TimeoutError` (`socket.timeout` before 3.10)."""
     raise timeout("timed out")
 
 
 def raised_here(error: BaseException) -> bool:
-    """Whether a builtin raised ``error`` in the frame that caught it, and not some Python code below it.
+    """Whether a builtin raised ``error`` in the frame that caught it, and not Python code called from there.
 
-    A signal handler runs between any two steps, and what it raises must not be taken for the step's own error.
+    A signal handler may run between any two steps; what it raises must not be taken for the error of a step.
     """
     traceback = error.__traceback__
     return traceback is None or traceback.tb_next is None
 
 
 def raised_inside(error: BaseException) -> bool:
-    """Whether nothing but this package's own code raised ``error``, below the frame that caught it: no signal handler."""
+    """Whether this package's own code raised ``error`` below the frame that caught it, and no signal handler did."""
     traceback = error.__traceback__
     while traceback is not None:
         if not str(traceback.tb_frame.f_globals.get("__name__")).startswith("lowsock."):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a public module shows: its own names and nothing else, some of them loaded when they are first asked for."""
+"""The names that a public module shows: its own and no others, some of them imported when they are first used."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ if TYPE_CHECKING:
 def public(module: str, later: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The ``__getattr__`` and the ``__dir__`` of a public module, for the end of it (PEP 562).
 
-    ``later`` maps a name to the module that has it; one whose module is MODULE.NAME is a submodule. A name that was asked
-    for stays in the module: it is imported once, and costs nothing more from then on. Whatever it needs has been imported
-    by then, so no call imports anything.
+    ``later`` maps a name to the module that has it; a name whose module is MODULE.NAME is a submodule. A name that was used
+    stays in the module: it is imported once, with all that it needs, so no call imports anything.
 
-    The functions and classes in ``__all__`` say that they are of this module: pickles and help() name nothing private.
+    The functions and classes in ``__all__`` get this module as ``__module__``: pickles and help() name nothing private.
     """
     namespace = vars(sys.modules[module])
 

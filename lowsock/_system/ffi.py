@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The one door to the compiled module. What each function does stands in ``_csrc/lowsock.h``; `_types` has the types."""
+"""The one door to the compiled module. ``_csrc/lowsock.h`` says what each function does; `types` has the types."""
 
 from __future__ import annotations
 

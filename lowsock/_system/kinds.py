@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The class of plain sockets, as soon as the program has it.
+"""The class of plain sockets, as soon as the program has imported it.
 
-To import `socket` takes longer than to import lowsock, and a program that passes a socket object has imported it already.
-So nothing here imports it: `Socket` is a class that nothing is an instance of, until `learn` finds the real one.
+Importing `socket` takes longer than importing lowsock, and a program that passes a socket object has imported it already.
+So nothing here imports it: `Socket` is a class without instances, until `learn` finds the real one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ type_of: Callable[[AnySocket], int] = _Base.type.__get__
 
 
 def learn() -> None:
-    """Takes note of `socket.socket` if the program has imported it. What gevent puts in its place is not a plain one."""
+    """Finds `socket.socket` if the program has imported it. What gevent puts in its place is not a plain one."""
     found = getattr(sys.modules.get("socket"), "socket", None)
     if isinstance(found, type) and issubclass(found, _Base):
         globals()["Socket"] = found

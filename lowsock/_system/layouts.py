@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kernel structures as :mod:`struct` formats, made from the offsets and sizes that the compiler told."""
+"""Kernel structures as :mod:`struct` formats, made from the offsets and sizes that the compiler filled in."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Layout:
         return self._struct.pack(*(values[index] for index in self._to_memory))
 
     def unpack(self, data: bytes) -> tuple[Any, ...]:
-        """The fields of ``data``, which may be longer; one that is shorter is taken as ending in zeros."""
+        """The fields of ``data``. Longer data is cut; shorter data is padded with zeros."""
         values = self._struct.unpack(data[: self.size].ljust(self.size, b"\0"))
         return tuple(values[index] for index in self._from_memory)
 
     def reader(self, name: str) -> Callable[[bytes], tuple[Any]]:
-        """The quick way to one field: a function that gives it, alone in a tuple, of data of this structure's size or more.
+        """The quick way to one field: a function from data, as long as this structure or longer, to a tuple of that field.
 
-        Of a structure that the platform lacks it gives nothing, which unpacks to a `ValueError`.
+        If the platform lacks the structure, the tuple is empty: unpacking it raises `ValueError`.
         """
         if name not in self.offsets:
             return lambda data: ()  # type: ignore[return-value]
@@ -69,15 +69,15 @@ def _formats(size: int, in_memory: list[Field]) -> Iterator[str]:
 
 
 class _Layouts:
-    """The structures of this platform by their names. The compiled table is read when the first is asked for."""
+    """The structures of this platform by name. The first look-up reads the compiled table."""
 
     def __init__(self) -> None:
-        self._read: dict[str, Layout] = {}
+        self._layouts: dict[str, Layout] = {}
 
     def _all(self) -> dict[str, Layout]:
-        if not self._read:
-            self._read = _read_table()
-        return self._read
+        if not self._layouts:
+            self._layouts = _read_table()
+        return self._layouts
 
     def __getitem__(self, name: str) -> Layout:
         return self._all()[name]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waiting in a blocking call, and making it again, until a deadline. See poll(2), epoll(7), signal(7)."""
+"""Waiting for a descriptor and retrying a call until a deadline. See poll(2), epoll(7), signal(7)."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ if TYPE_CHECKING:
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_POLL = 0.001, 0.064, 86400.0  # seconds
 
 
-def persist(sock: Socket, flags: int, events: int, attempt: Attempt, answer: int) -> int:
-    """Goes on after an ``answer`` of -errno: calls ``attempt(descriptor)`` until the kernel takes it or refuses it, or the
-    socket's time is up.
+def retry(sock: Socket, flags: int, events: int, attempt: Attempt, answer: int) -> int:
+    """Retries after an ``answer`` of -errno: calls ``attempt(descriptor)`` until it succeeds, fails, or the socket's timeout
+    has passed; returns the last answer.
 
-    Python's signal handlers have run by the time an EINTR is seen here, and may have closed the socket: the descriptor is
-    asked for again each time. See signal(7), poll(2).
+    Python's signal handlers have run when EINTR comes here, and may have closed the socket, so each attempt asks for the
+    descriptor again. See signal(7), poll(2).
     """
-    waiting: _Waiting | None = None
+    waiter: _Waiter | None = None
     try:
         while MORE < answer < 0:
             fd, timeout = target(sock)
             if answer in AGAIN and timeout:
-                waiting = waiting or _Waiting(timeout, 0 if flags & MSG_ERRQUEUE else events)
-                waiting.wait(fd)
+                waiter = waiter or _Waiter(timeout, 0 if flags & MSG_ERRQUEUE else events)
+                waiter.wait(fd)
                 fd = target(sock)[0]
             elif answer != -errno.EINTR:
                 fail(answer)
             answer = attempt(fd)
         return answer
     finally:
-        if waiting is not None:
-            waiting.close()
+        if waiter is not None:
+            waiter.close()
 
 
-class _Waiting:
-    """Waits for one descriptor against one deadline.
+class _Waiter:
+    """Waits for one descriptor until one deadline.
 
-    poll(2) is level-triggered: it returns at once for as long as an error queue is not empty, or a full datagram peer
-    seems writable. If the call still says EAGAIN after poll said otherwise, a receive waits for the next edge (epoll(7),
-    EPOLLET), which is news. A refused send makes an edge of its own, so it is tried again after a growing pause, which
-    also bounds what is lost where no edge announces the end of such a state.
+    poll(2) is level-triggered: it returns at once while an error queue is not empty, or while a full datagram peer seems
+    writable. If the call still fails with EAGAIN, that was a spurious wake-up. From then on a receive waits for the next
+    edge (epoll(7), EPOLLET). A refused send makes an edge itself, so it is retried after growing pauses. These also limit
+    each wait for an edge: some changes make none.
     """
 
     def __init__(self, timeout: float, events: int) -> None:
         self._deadline = time.monotonic() + timeout
         self._events = events
-        self._misled = False
+        self._woken = False
         self._pause = _FIRST_PAUSE
         self._edges: Any = None
 
@@ -67,12 +67,12 @@ class _Waiting:
         if left <= 0:
             time_out()
         if fd < 0:
-            return  # closed meanwhile: the call says EBADF
-        if not self._misled:
-            self._misled = self._poll(fd, min(left, _LONGEST_POLL))
+            return  # closed meanwhile: the call fails with EBADF
+        if not self._woken:
+            self._woken = self._poll(fd, min(left, _LONGEST_POLL))
             return
         if self._edges is None:
-            self._edges = _edges(fd, self._events)
+            self._edges = _edge_triggered(fd, self._events)
         else:
             self._edges.poll(min(left, self._pause))
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
@@ -87,8 +87,8 @@ class _Waiting:
             self._edges.close()
 
 
-class _Pauses:
-    """Stands in for an epoll object where an edge would tell nothing."""
+class _Sleeper:
+    """Stands in for an epoll object where edges tell nothing."""
 
     def poll(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -97,16 +97,16 @@ class _Pauses:
         pass
 
 
-def _edges(fd: int, events: int) -> Any:
-    """Something to wait for the next edge with; the state that misled us has been read off it."""
+def _edge_triggered(fd: int, events: int) -> Any:
+    """An object whose ``poll(seconds)`` waits for the next edge. The edge of the current state has been consumed."""
     if events & select.POLLOUT or not hasattr(select, "epoll"):
-        return _Pauses()
+        return _Sleeper()
     try:
         edges = select.epoll()
     except OSError as error:  # no descriptor left
         if not raised_here(error):
             raise
-        return _Pauses()
+        return _Sleeper()
     try:
         edges.register(fd, events | select.EPOLLET)
         edges.poll(0)
@@ -116,8 +116,8 @@ def _edges(fd: int, events: int) -> Any:
     return edges
 
 
-class Patience:
-    """Waits for a descriptor until a deadline. Others may take the event that it waits for, so no wait is long."""
+class SharedWaiter:
+    """Waits for a descriptor until a deadline. Others may take the event that it waits for, so each wait is short."""
 
     def __init__(self, timeout: float | None) -> None:
         seconds = checked_seconds("timeout", timeout)
@@ -125,14 +125,15 @@ class Patience:
         self._pause = _FIRST_PAUSE
         self._woken = False
 
-    def wait(self, fd: int, events: int, news: bool) -> bool:
-        """Whether there was time left. A state that wakes poll(2) again and again, with no news, is slept through."""
+    def wait(self, fd: int, events: int, progress: bool) -> bool:
+        """Waits once; returns False if the deadline has passed. Without ``progress`` since the last wake-up, that one was
+        spurious, and this sleeps instead of polling."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             return False
         if fd < 0:
-            return True  # closed meanwhile: the next call says so
-        if news:
+            return True  # closed meanwhile: the next call fails with EBADF
+        if progress:
             self._woken, self._pause = False, _FIRST_PAUSE
         if self._woken:
             time.sleep(min(left, self._pause))

@@ -17,7 +17,7 @@ from lowsock._batch.send_batch import SendBatch
 from lowsock._memory.ancillary import SOL_SOCKET, close_all, descriptors
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
-from lowsock._system.errors import NOT_YET, fail
+from lowsock._system.errors import RETRYABLE, fail
 from lowsock._system.ffi import lib
 from lowsock.aio._wait.queue import WRITE
 from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, reading
@@ -69,15 +69,15 @@ class _Sending:
         struct, count = outbox.struct, outbox.count
         if count and not struct.next:
             deliver(outbox, count, self._sock, self._flags)
-        while struct.gone:
+        while struct.partial:
             deliver(outbox, count, self._sock, self._flags)
         return int(struct.next)
 
     def tell(self, error: BaseException) -> None:
         struct = self.outbox.struct
-        if struct.gone:
+        if struct.partial:
             try:
-                error.characters_written = self.outbox.bytes_gone()  # type: ignore[attr-defined]
+                error.characters_written = self.outbox.bytes_sent()  # type: ignore[attr-defined]
             except (AttributeError, TypeError):  # trio's own has no room for it
                 pass
 
@@ -154,7 +154,7 @@ class _Filling:
         if fd < 0 or events_of(fd, 0) & (select.POLLERR | select.POLLNVAL):
             return False
         more = self._batch._opened().receive_more(fd, self._batch.vlen, self._flags)
-        if more in NOT_YET and not has_ended(fd):
+        if more in RETRYABLE and not has_ended(fd):
             if more != -errno.EINTR:
                 fail(more)
             return True

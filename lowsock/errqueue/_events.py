@@ -15,9 +15,9 @@ from lowsock._memory.reply import CONTROL, DATA, Reply, give, take
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT, MSG_ERRQUEUE
 from lowsock._system.descriptor import target
-from lowsock._system.errors import MORE, NOT_YET, fail
+from lowsock._system.errors import MORE, RETRYABLE, fail
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.waiting import Patience
+from lowsock._system.waiting import SharedWaiter
 from lowsock.cmsg._base import ControlMessage, decode
 from lowsock.cmsg._errors import ExtendedError, Origin
 from lowsock.cmsg._fields import UINT32, Named, named
@@ -192,10 +192,10 @@ def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -> list
     meanwhile wakes nobody, and an error that is pending without an event does not make it spin. Raises what `read` raises,
     and `ValueError` for a negative ``timeout``.
     """
-    patience = Patience(timeout)
+    patience = SharedWaiter(timeout)
     while True:
         events = read(sock, limit)
-        if events or not patience.wait(target(sock)[0], 0, news=False):
+        if events or not patience.wait(target(sock)[0], 0, progress=False):
             return events
 
 
@@ -224,7 +224,7 @@ def _read(fd: int, limit: int) -> list[Event]:
             events.append(event)
             slot.clear()
     finally:
-        lib.lowsock_close(reply.struct)  # a peeked message of a socket without an error queue
+        lib.lowsock_reply_close(reply.struct)  # a peeked message of a socket without an error queue
     give(reply)
     return events
 
@@ -247,7 +247,7 @@ class Slot:
                 self.event = self._event(answer)
             self._answers.clear()
             if answer != -errno.EINTR and self.event is None:
-                if answer < 0 and answer > MORE and answer not in NOT_YET:
+                if answer < 0 and answer > MORE and answer not in RETRYABLE:
                     fail(answer)
                 return None
         self._answers.clear()

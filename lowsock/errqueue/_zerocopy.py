@@ -26,7 +26,7 @@ from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
 from lowsock._system.errors import fail, time_out
 from lowsock._system.ffi import ffi
-from lowsock._system.waiting import Patience
+from lowsock._system.waiting import SharedWaiter
 from lowsock.cmsg._fields import UINT32
 from lowsock.errqueue._events import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
 from lowsock.errqueue._exclusive import Surely, alone
@@ -168,7 +168,7 @@ class ZeroCopySender:
             if attempt.answer == -errno.ENOBUFS and attempt.key is not None and not attempt.counted:
                 zerocopy = again = again and attempt.news  # read events make room; if that is not enough, copy
             elif -attempt.answer in (errno.EAGAIN, errno.EWOULDBLOCK):
-                patience = patience or Patience(self._seconds(fd, flags, attempt.answer))
+                patience = patience or SharedWaiter(self._seconds(fd, flags, attempt.answer))
                 if not patience.wait(fd, select.POLLOUT, attempt.news):
                     time_out()
             elif attempt.answer != -errno.EINTR:
@@ -247,7 +247,7 @@ class ZeroCopySender:
 
     def wait(self, timeout: float | None = None, key: int | None = None) -> bool:
         """Waits until the send with this number is complete, or all are; False when ``timeout`` seconds were too few."""
-        patience = Patience(timeout)
+        patience = SharedWaiter(timeout)
         while True:
             fd, news = self._look()
             self._refuse_astray()
@@ -307,7 +307,7 @@ class ZeroCopySender:
         If the time was too short, or the socket is closed, the memory of the incomplete sends is kept for as long as the
         process runs, since the kernel may still read it, and a `ResourceWarning` says so.
         """
-        patience = Patience(timeout)
+        patience = SharedWaiter(timeout)
         if self._process != os.getpid():
             self._closed = True
         while not self._closed:

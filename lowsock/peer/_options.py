@@ -7,7 +7,7 @@ import errno
 from array import array
 from typing import TYPE_CHECKING
 
-from lowsock._message.owned import OwnedFds, owner, slots
+from lowsock._message.owned import OwnedFds, new_slots, owner
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.descriptor import target
 from lowsock._system.errors import fail
@@ -57,12 +57,12 @@ def label(sock: Socket) -> bytes | None:
 
 def pidfd(sock: Socket) -> OwnedFds:
     """A new pidfd, in a slot before anything of Python can come between."""
-    option, own = CONSTANTS.get("SO_PEERPIDFD"), slots(1)
+    option, own = CONSTANTS.get("SO_PEERPIDFD"), new_slots(1)
     fds = owner(own)
     try:
         answer = -errno.ENOSYS
         if option is not None:
-            answer = lib.lowsock_own_option(target(sock)[0], _SOL_SOCKET, option, own)
+            answer = lib.lowsock_owned_option(target(sock)[0], _SOL_SOCKET, option, own)
         if answer in _LACKING:
             _lacks("SO_PEERPIDFD")
         if answer < 0:

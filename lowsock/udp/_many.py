@@ -105,6 +105,6 @@ class Datagrams(Outbox):
                 starts[buffer] = sum(map(len, starts))
         if not any(starts):
             return
-        self.struct.control = self._kept(ffi.from_buffer("char[]", b"".join(starts)))
-        self.struct.control_starts = self._kept(ffi.new("long long[]", [starts[buffer] for buffer in buffers]))
-        self.struct.control_sizes = self._kept(ffi.new("long long[]", list(map(len, buffers))))
+        self.struct.control = self._keep_alive(ffi.from_buffer("char[]", b"".join(starts)))
+        self.struct.control_starts = self._keep_alive(ffi.new("long long[]", [starts[buffer] for buffer in buffers]))
+        self.struct.control_sizes = self._keep_alive(ffi.new("long long[]", list(map(len, buffers))))

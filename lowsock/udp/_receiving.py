@@ -15,7 +15,7 @@ from lowsock._system.constants import MSG_DONTWAIT, MSG_ERRQUEUE
 from lowsock._system.descriptor import target
 from lowsock._system.errors import fail, raised_here, raised_inside
 from lowsock._system.ffi import lib
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 from lowsock.udp._arrival import DATAGRAM, NEWS, SHIFT, SIZE, Arrivals, Burst, Coalesced, Datagram, Received
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Receiver:
     def _persist(self, box: Arrivals, flags: int, attempt: Attempt, answer: int) -> int:
         """Goes on after an ``answer`` of -errno."""
         try:
-            return persist(self._sock, flags, _POLLIN, attempt, answer)
+            return retry(self._sock, flags, _POLLIN, attempt, answer)
         except OSError as error:
             if raised_inside(error):  # nothing came, so the memory is as it was; programs drain until EAGAIN
                 self._free.append(box)
@@ -205,5 +205,5 @@ class Receiver:
         if len(bounced.sizes) > IOV_MAX:
             fail(-errno.EMSGSIZE)  # as the kernel says of so many iovecs
         answer = self._one(box, flags, min(bounced.size, DATAGRAM))
-        bounced.settle(box.struct.data, answer & SIZE)
+        bounced.copy_out(box.struct.data, answer & SIZE)
         return answer

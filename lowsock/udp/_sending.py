@@ -16,14 +16,14 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowsock._memory.address import encode_for, family_of
-from lowsock._memory.buffers import COPIED, PYPY, viewed
+from lowsock._memory.buffers import COPY_SIZE, PYPY, viewed
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.descriptor import target
 from lowsock._system.errors import raised_inside
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
-from lowsock._system.waiting import persist
+from lowsock._system.waiting import retry
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED
 from lowsock.udp._control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
@@ -128,7 +128,7 @@ class Sender:
         """Sends what is not `bytes`: copied where it may be resized in the meantime, else held."""
         with viewed("data", data) as view:
             size = view.nbytes
-            copy = view.tobytes() if PYPY or size <= COPIED else None
+            copy = view.tobytes() if PYPY or size <= COPY_SIZE else None
         if copy is not None:
             return Sending(self, copy, size, segment or max(size, 1), name, address, beside, flags).run()
         export = ffi.from_buffer("char[]", data)
@@ -214,7 +214,7 @@ class Sending:
             answer = step(fd) if first is None else self._judge(fd, first, *self._next())
             first = None
             if answer < 0 and not self._sent:
-                answer = persist(sender.sock, flags, _POLLOUT, step, answer)
+                answer = retry(sender.sock, flags, _POLLOUT, step, answer)
             if answer >= 0:
                 self._sent += answer
                 self._at = min(self._sent * self._segment, self._size)

@@ -181,7 +181,7 @@ def test_each_message_has_its_own_bytes_at_every_count(udp_pair, count, size):
 
 
 def test_large_messages_are_not_joined(udp_pair):
-    pieces = [bytes([i]) * (_outbox.JOINED + 1) for i in range(3)]
+    pieces = [bytes([i]) * (_outbox.JOIN_SIZE + 1) for i in range(3)]
     with SendBatch(3, len(pieces[0])) as batch:
         batch.extend(pieces)
         assert batch.send(udp_pair.a) == 3
@@ -207,7 +207,7 @@ def test_an_empty_batch_keeps_nothing(udp_pair):
         for fill in (lambda: batch.append(b"x"), lambda: batch.extend([b"x", b"y"])):
             fill()
             batch.send(udp_pair.a)
-            assert batch._filling.pieces == []
+            assert batch._queue.pieces == []
 
 
 # ---- addresses ----
@@ -231,7 +231,7 @@ def test_an_address_of_another_family_is_not_called_a_name(family, host, other):
             batch.send(sock)
 
 
-def test_an_address_does_not_outlive_its_filling(udp_pair, monkeypatch):
+def test_an_address_does_not_outlive_its_queue(udp_pair, monkeypatch):
     """Placed, then cleared before it was sent: the same places are used by messages that have none."""
     with SendBatch(2, 10) as batch, socket.socket(udp_pair.family, socket.SOCK_DGRAM) as c:
         batch.extend([b"1", b"2"], udp_pair.b.getsockname())

@@ -66,7 +66,7 @@ def test_the_time_is_up_even_if_poll_goes_on_to_promise_more(dgrams, monkeypatch
     a, b = dgrams
     b.settimeout(0.05)
     a.send(b"x")
-    monkeypatch.setattr("lowsock._batch.inbox._more_will_come", lambda fd, deadline: True)
+    monkeypatch.setattr("lowsock._batch.inbox._wait_for_more", lambda fd, deadline: True)
     spent = time.process_time()
     assert len(recvmmsg(b, 4, 10, wait_all=True)) == 1
     assert time.process_time() - spent < 0.04, "it did not spin"

@@ -12,7 +12,7 @@ from fractions import Fraction
 import pytest
 
 from lowsock import cmsg, errqueue
-from lowsock._system.waiting import Patience
+from lowsock._system.waiting import SharedWaiter
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="error queues are Linux's")
 
@@ -80,7 +80,7 @@ def test_a_timeout_may_be_as_long_as_one_likes(udp_pair, timeout):
     udp_pair.b.close()
     udp_pair.a.send(b"x")
     assert len(errqueue.wait(udp_pair.a, timeout)) == 1
-    assert Patience(timeout).wait(-1, 0, False)
+    assert SharedWaiter(timeout).wait(-1, 0, False)
 
 
 @pytest.mark.parametrize("sock", [-1, 10**6])

@@ -50,7 +50,7 @@ static inline void copy(struct input *input, void *to, size_t size)
     input->left -= there;
 }
 
-/* ---- memory, as lowsock/_reply.py gives it ---- */
+/* ---- memory, as lowsock/_memory/reply.py gives it ---- */
 
 static inline void *exactly(size_t size)
 {
@@ -80,7 +80,7 @@ static inline struct lowsock_reply new_reply(size_t data_size, size_t control_si
     reply.name = exactly(LOWSOCK_NAME);
     reply.data_size = (long long)data_size;
     reply.control_size = (long long)control_size;
-    reply.same = -1;
+    reply.cached_source = -1;
     return reply;
 }
 

@@ -95,7 +95,7 @@ static struct lowsock_inbox new_inbox(size_t data_size, size_t control_size)
     inbox.data = exactly(data_size);
     inbox.control = exactly(control_size);
     inbox.names = exactly(SLOTS * LOWSOCK_SOCKADDR);
-    inbox.headers = exactly((size_t)lowsock_headers(SLOTS));
+    inbox.headers = exactly((size_t)lowsock_headers_size(SLOTS));
     inbox.sizes = exactly(SLOTS * sizeof(long long));
     inbox.flags = exactly(SLOTS * sizeof(long long));
     inbox.sources = exactly(SLOTS * sizeof(long long));
@@ -118,7 +118,7 @@ static void drop_inbox(struct lowsock_inbox *inbox)
 /* How many descriptors the rows of all slots tell of; every payload lies in its slot's control data. */
 static int check_rows_of(struct lowsock_inbox *inbox)
 {
-    long long most = inbox->count * (1 + LOWSOCK_ROW * (inbox->room / (long long)CMSG_LEN(0) + 1));
+    long long most = inbox->count * (1 + LOWSOCK_ROW * (inbox->ancbufsize / (long long)CMSG_LEN(0) + 1));
     long long *rows = exactly((size_t)most * sizeof *rows);
     long long *row = rows;
     long long numbers = lowsock_inbox_rows(inbox, 0, inbox->count, rows, most);
@@ -129,7 +129,7 @@ static int check_rows_of(struct lowsock_inbox *inbox)
     EXPECT(lowsock_inbox_rows(inbox, 1, inbox->count, rows, most * 2) == -ENOBUFS);
     for (i = 0; i < inbox->count; i++) {
         long long *end = row + 1 + *row;
-        long long stride = (inbox->room + LOWSOCK_ALIGNED - 1) / LOWSOCK_ALIGNED * LOWSOCK_ALIGNED;
+        long long stride = (inbox->ancbufsize + LOWSOCK_ALIGNED - 1) / LOWSOCK_ALIGNED * LOWSOCK_ALIGNED;
 
         for (row++; row < end; row += LOWSOCK_ROW) {
             long long at;
@@ -156,8 +156,8 @@ static void check(struct lowsock_inbox *inbox)
     int i;
 
     for (i = 0; i < inbox->count; i++) {
-        EXPECT(inbox->sizes[i] >= 0 && inbox->sizes[i] <= inbox->size);
-        EXPECT(inbox->controls[i] >= 0 && inbox->controls[i] <= inbox->room);
+        EXPECT(inbox->sizes[i] >= 0 && inbox->sizes[i] <= inbox->bufsize);
+        EXPECT(inbox->controls[i] >= 0 && inbox->controls[i] <= inbox->ancbufsize);
         EXPECT(inbox->sources[i] >= -1 - LOWSOCK_SOCKADDR);
     }
     descriptors = inbox->count > 0 ? check_rows_of(inbox) : 0;

@@ -102,7 +102,7 @@ static void check_info(struct lowsock_reply *reply, int answer, int most)
     EXPECT(marked_count == 0 || marked_count == total);
     EXPECT(marked_count == total || kernel.asked & MSG_CMSG_CLOEXEC);
     check_closed(reply, total, kept);
-    lowsock_close(reply);
+    lowsock_reply_close(reply);
     check_closed(reply, total, 0);
 }
 
@@ -114,7 +114,7 @@ static void check(struct lowsock_reply *reply, int answer, int most)
     }
     EXPECT(reply->fd_count == 0 && closed_count == 0);
     EXPECT(answer < 0 ? answer == -kernel.failure || answer == -ENOBUFS : most < 0);
-    EXPECT(answer < LOWSOCK_SAME ? answer <= DATA : answer <= LOWSOCK_SAME + DATA && reply->same >= 0);
+    EXPECT(answer < LOWSOCK_CACHED ? answer <= DATA : answer <= LOWSOCK_CACHED + DATA && reply->cached_source >= 0);
 }
 
 /* ---- descriptors that come to stand in slots ---- */
@@ -200,7 +200,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct lowsock_owned *owned = new_slots(1 + most % SLOTS);
     int answer;
 
-    reply.same = (long long)(take(&input, 6)) - 1;
+    reply.cached_source = (long long)(take(&input, 6)) - 1;
     kernel.failures = (unsigned)take(&input, 1) % 3;
     kernel.failure = take(&input, 1) % 2 ? EINVAL : 1 + (int)(take(&input, 2) % 4095);
     kernel.flags = (int)take(&input, 4);

@@ -151,7 +151,7 @@ static long long bytes_of(const struct lowsock_outbox *outbox, int i)
 /* All that is before the cursor has gone, and nothing behind it. */
 static void check_seen(const struct lowsock_outbox *outbox, int count)
 {
-    long long gone = outbox->gone;
+    long long gone = outbox->partial;
     long long seen = 0;
     size_t k;
     int i;
@@ -162,7 +162,7 @@ static void check_seen(const struct lowsock_outbox *outbox, int count)
     for (k = 0; k < sizeof kernel.seen; k++)
         seen += kernel.seen[k];
     EXPECT(seen == gone);
-    EXPECT(outbox->gone == 0 || outbox->gone < bytes_of(outbox, (int)outbox->next));
+    EXPECT(outbox->partial == 0 || outbox->partial < bytes_of(outbox, (int)outbox->next));
 }
 
 #define TAKE_8(at) sent[at], sent[at + 1], sent[at + 2], sent[at + 3], sent[at + 4], sent[at + 5], sent[at + 6], sent[at + 7]
@@ -204,15 +204,15 @@ static void check_sends(struct input *input, int count, int way)
         long long before = outbox.next;
         long long n;
 
-        kernel.begun = outbox.gone;
+        kernel.begun = outbox.partial;
         kernel.next = (int)before;
         kernel.failure = 0;
         n = way < 2 ? lowsock_sendmmsg(&outbox, -1, count, 0) : send_held(&outbox, count, way == 2);
         EXPECT(n < 0 ? n == -kernel.failure && outbox.next == before : outbox.next == before + n);
         check_seen(&outbox, count);
     }
-    EXPECT(lowsock_outbox_skip(&outbox, count, 1) == outbox.gone);
-    EXPECT(lowsock_outbox_skip(&outbox, count, 0) == 0 && outbox.next == count && outbox.gone == 0);
+    EXPECT(lowsock_outbox_skip(&outbox, count, 1) == outbox.partial);
+    EXPECT(lowsock_outbox_skip(&outbox, count, 0) == 0 && outbox.next == count && outbox.partial == 0);
     EXPECT(lowsock_sendmmsg(&outbox, -1, count, 0) == 0);
     drop_outbox(&outbox);
 }

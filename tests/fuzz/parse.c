@@ -18,7 +18,7 @@ static void parse(const uint8_t *bytes, size_t size, long long said)
     EXPECT(reply.info[3] == check_fds(&reply, numbers, LOWSOCK_SCM_PIDFD, reply.rights));
     EXPECT(reply.fd_count == 0);
     EXPECT(size == 0 || memcmp(reply.control, bytes, size) == 0);
-    lowsock_close(&reply);
+    lowsock_reply_close(&reply);
     drop_reply(&reply);
 }
 

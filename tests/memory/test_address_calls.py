@@ -185,23 +185,23 @@ def test_many_sources_are_told_apart_in_bounded_memory(soak_count):
         a.bind(("0.0.0.0", 0))
         b.bind(("127.0.0.1", 0))
         port, target = a.getsockname()[1], b.getsockname()
-        for number in range(max(3 * _address.CACHED, soak_count(100_000))):
+        for number in range(max(3 * _address.CACHE_SIZE, soak_count(100_000))):
             host, message = spoofed(number)
             lowsock.sendmsg(a, [b"x"], [message], 0, target)
             assert lowsock.recvmsg(b, 10)[3] == (host, port)
-    assert max(remembered()) <= _address.CACHED
+    assert max(remembered()) <= _address.CACHE_SIZE
 
 
 def test_many_targets_are_told_apart_in_bounded_memory():
     with socket.socket(socket.AF_INET, DGRAM) as a, socket.socket(socket.AF_INET, DGRAM) as b:
         b.bind(("0.0.0.0", 0))
         b.setsockopt(socket.IPPROTO_IP, constants.IP_PKTINFO, 1)
-        for number in range(2 * _address.CACHED):
+        for number in range(2 * _address.CACHE_SIZE):
             host, _ = spoofed(number)
             lowsock.sendmsg(a, [b"x"], address=(host, b.getsockname()[1]))
             ((_, _, info),) = lowsock.recvmsg(b, 10, 100)[1]
             assert socket.inet_ntoa(info[8:12]) == host
-    assert max(remembered()) <= _address.CACHED
+    assert max(remembered()) <= _address.CACHE_SIZE
 
 
 @pytest.mark.parametrize("receive", RECEIVES.values(), ids=RECEIVES)

@@ -88,7 +88,7 @@ class Somebody:
 
     def still_has_it(self) -> bool:
         count = self.reply.struct.fd_count
-        lib.lowsock_close(self.reply.struct)
+        lib.lowsock_reply_close(self.reply.struct)
         return bool(count == 1)
 
 

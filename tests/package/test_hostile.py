@@ -117,10 +117,10 @@ class Port:
     "address", [Odd(("127.0.0.1", 9)), ("127.0.0.1", Port()), (bytearray(b"127.0.0.1"), 9)], ids=("tuple", "port", "host")
 )
 def test_only_plain_addresses_are_remembered(address):
-    _address._encoded.clear()
+    _address._encode_cache.clear()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as a:
         assert lowsock.sendmsg(a, [b"x"], (), 0, address) == 1
-    assert not _address._encoded
+    assert not _address._encode_cache
 
 
 def test_a_module_that_is_still_being_imported_is_no_obstacle(monkeypatch, dgram_pair):

@@ -83,7 +83,7 @@ def test_memory_whose_news_were_not_learned_is_not_used_again(pair, monkeypatch)
         assert other.recv()[0].address[1] == c.getsockname()[1]
     a.send(b"1")
     with monkeypatch.context() as patch:
-        patch.setattr(receiving, "persist", then_alarmed(receiving.persist, errno.EAGAIN))
+        patch.setattr(receiving, "retry", then_alarmed(receiving.retry, errno.EAGAIN))
         with pytest.raises(Alarmed):
             other.recv(socket.MSG_DONTWAIT)
     a.send(b"2")

@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from lowsock import cmsg
-from lowsock._message.owned import OwnedFds, owner, slots
+from lowsock._message.owned import OwnedFds, new_slots, owner
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib
 
@@ -166,7 +166,7 @@ class Incoming:
         if count > came:
             self.fail(f"{count} descriptors were to come, and {came} came")
         whole = bool(ready) and not ready[0].gone and len(ready[0]) == count
-        own = slots(0 if whole else count)
+        own = new_slots(0 if whole else count)
         fds = ready[0].fds if whole else owner(own)
         try:
             if whole:
@@ -206,7 +206,7 @@ def _credentials(ancdata: Ancillary) -> cmsg.ControlMessage | None:
 
 def _moved(fds: OwnedFds, count: int) -> OwnedFds:
     """The first ``count`` in an owner of their own; the others are closed."""
-    own = slots(count)
+    own = new_slots(count)
     with fds:
         moved = owner(own)
         lib.lowsock_owned_take(fds._slots, 0, count, own)

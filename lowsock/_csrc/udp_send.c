@@ -4,28 +4,30 @@
 #include "lowsock.h"
 #include "batch.h"
 
-/* What all datagrams of one send have in common. */
-struct beside {
+enum { STACK_DATAGRAMS = 64 /* that are passed to one sendmmsg(2) */ };
+
+/* What the headers of all datagrams of one send have in common. */
+struct common_header {
     char *control;
     int control_size;
     char *name;
     int name_size;
 };
 
-static void fill_header(struct msghdr *header, struct iovec *iov, const struct beside *beside)
+static void fill_header(struct msghdr *header, struct iovec *iov, const struct common_header *common)
 {
     header->msg_iov = iov;
     header->msg_iovlen = 1;
-    header->msg_name = beside->name_size > 0 ? beside->name : NULL;
-    header->msg_namelen = (socklen_t)beside->name_size;
-    header->msg_control = beside->control_size > 0 ? beside->control : NULL;
-    header->msg_controllen = (size_t)beside->control_size;
+    header->msg_name = common->name_size > 0 ? common->name : NULL;
+    header->msg_namelen = (socklen_t)common->name_size;
+    header->msg_control = common->control_size > 0 ? common->control : NULL;
+    header->msg_controllen = (size_t)common->control_size;
 }
 
 long long lowsock_udp_send(int fd, char *data, long long size, char *control, int control_size,
                            char *name, int name_size, int flags)
 {
-    struct beside beside = {control, control_size, name, name_size};
+    struct common_header common = {control, control_size, name, name_size};
     struct msghdr header;
     struct iovec iov;
     ssize_t n;
@@ -33,14 +35,14 @@ long long lowsock_udp_send(int fd, char *data, long long size, char *control, in
     memset(&header, 0, sizeof header);
     iov.iov_base = data;
     iov.iov_len = (size_t)size;
-    fill_header(&header, &iov, &beside);
+    fill_header(&header, &iov, &common);
     n = sendmsg(fd, &header, flags);
     return n < 0 ? negative_errno() : n;
 }
 
-/* Fills headers for at most `most` datagrams of what is left; answers how many. There is one at least: an empty one. */
-static int cut(message_header *messages, struct iovec *iov, int most, char *data, long long size, long long segment,
-               const struct beside *beside)
+/* Fills headers for at most `most` datagrams of what is left; answers how many. No data is one empty datagram. */
+static int split(message_header *messages, struct iovec *iov, int most, char *data, long long size, long long segment,
+                 const struct common_header *common)
 {
     int count = 0;
 
@@ -48,7 +50,7 @@ static int cut(message_header *messages, struct iovec *iov, int most, char *data
     do {
         iov[count].iov_base = data;
         iov[count].iov_len = (size_t)(size < segment ? size : segment);
-        fill_header(&messages[count].msg_hdr, &iov[count], beside);
+        fill_header(&messages[count].msg_hdr, &iov[count], common);
         data += iov[count].iov_len;
         size -= (long long)iov[count].iov_len;
         count++;
@@ -83,15 +85,15 @@ static int send_some(int fd, message_header *messages, int count, int flags)
 int lowsock_udp_send_each(int fd, char *data, long long size, long long segment, char *control, int control_size,
                           char *name, int name_size, int flags)
 {
-    struct beside beside = {control, control_size, name, name_size};
-    message_header messages[LOWSOCK_CUT];
-    struct iovec iov[LOWSOCK_CUT];
+    struct common_header common = {control, control_size, name, name_size};
+    message_header messages[STACK_DATAGRAMS];
+    struct iovec iov[STACK_DATAGRAMS];
     int sent = 0;
 
     if (segment < 1)
         return -EINVAL;
     do {
-        int count = cut(messages, iov, LOWSOCK_CUT, data, size, segment, &beside);
+        int count = split(messages, iov, STACK_DATAGRAMS, data, size, segment, &common);
         int n = send_some(fd, messages, count, flags);
 
         if (n < 0)

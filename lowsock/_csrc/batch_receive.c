@@ -5,9 +5,9 @@
 #include "batch.h"
 #include "control.h"
 
-static long long stride(long long room) { return (room + LOWSOCK_ALIGNED - 1) / LOWSOCK_ALIGNED * LOWSOCK_ALIGNED; }
+static long long stride(long long ancbufsize) { return (ancbufsize + LOWSOCK_ALIGNED - 1) / LOWSOCK_ALIGNED * LOWSOCK_ALIGNED; }
 
-static char *control_of(const struct lowsock_inbox *inbox, int i) { return inbox->control + i * stride(inbox->room); }
+static char *control_of(const struct lowsock_inbox *inbox, int i) { return inbox->control + i * stride(inbox->ancbufsize); }
 
 /* Every header is made anew for each call: nothing of an earlier one is left in it. */
 static void fill_slots(const struct lowsock_inbox *inbox, struct headers *headers, int first, int count)
@@ -17,20 +17,20 @@ static void fill_slots(const struct lowsock_inbox *inbox, struct headers *header
     for (i = 0; i < count; i++) {
         struct msghdr *message = &headers->messages[i].msg_hdr;
 
-        headers->iov[i].iov_base = inbox->data + (first + i) * inbox->size;
-        headers->iov[i].iov_len = (size_t)inbox->size;
+        headers->iov[i].iov_base = inbox->data + (first + i) * inbox->bufsize;
+        headers->iov[i].iov_len = (size_t)inbox->bufsize;
         message->msg_iov = headers->iov + i;
         message->msg_iovlen = 1;
         message->msg_name = inbox->names + (size_t)(first + i) * LOWSOCK_SOCKADDR;
         message->msg_namelen = LOWSOCK_SOCKADDR;
-        message->msg_control = inbox->room > 0 ? control_of(inbox, first + i) : NULL;
-        message->msg_controllen = (size_t)inbox->room;
+        message->msg_control = inbox->ancbufsize > 0 ? control_of(inbox, first + i) : NULL;
+        message->msg_controllen = (size_t)inbox->ancbufsize;
     }
 }
 
 static int receive_slots(const struct lowsock_inbox *inbox, struct headers *headers, int fd, int first, int count, int flags)
 {
-    find_headers(headers, inbox->headers, NULL, (size_t)count, (size_t)count);
+    prepare_headers(headers, inbox->headers, NULL, (size_t)count, (size_t)count);
     fill_slots(inbox, headers, first, count);
     return receive_many(fd, headers->messages, count, flags);
 }
@@ -55,14 +55,14 @@ static int same_source(const struct lowsock_inbox *inbox, int i)
 }
 
 /* Notes a message in the columns; answers which of them are worth a look. */
-static int note(struct lowsock_inbox *inbox, int i, const message_header *message, int hidden)
+static int note_slot(struct lowsock_inbox *inbox, int i, const message_header *message, int hidden)
 {
     long long control = (long long)message->msg_hdr.msg_controllen;
 
-    inbox->sizes[i] = message->msg_len > (unsigned long long)inbox->size ? inbox->size : (long long)message->msg_len;
+    inbox->sizes[i] = message->msg_len > (unsigned long long)inbox->bufsize ? inbox->bufsize : (long long)message->msg_len;
     inbox->flags[i] = message->msg_hdr.msg_flags & ~hidden;
     inbox->sources[i] = source_of(inbox, i, message->msg_hdr.msg_namelen);
-    inbox->controls[i] = control < inbox->room ? control : inbox->room;
+    inbox->controls[i] = control < inbox->ancbufsize ? control : inbox->ancbufsize;
     return (inbox->flags[i] ? LOWSOCK_FLAGS : 0) | (inbox->controls[i] ? LOWSOCK_CONTROL : 0) |
            (same_source(inbox, i) ? 0 : LOWSOCK_SOURCES) | (inbox->sizes[i] == inbox->sizes[0] ? 0 : LOWSOCK_SIZES);
 }
@@ -83,7 +83,7 @@ static void each_descriptor(const struct lowsock_inbox *inbox, int i, void (*act
                 memcpy(&fd, cursor.at + CMSG_LEN(0) + at, sizeof fd);
                 act(fd);
             }
-        step(&cursor, length);
+        advance(&cursor, length);
     }
 }
 
@@ -110,53 +110,54 @@ static void close_all(struct lowsock_inbox *inbox)
     for (i = 0; i < inbox->count; i++)
         each_descriptor(inbox, i, close_one);
     lowsock_inbox_forget(inbox);
-    inbox->turn++;
+    inbox->generation++;
 }
 
-/* Of two threads that close it, one does. */
+/* Two threads may call this: one of them closes. While another call is under way it does nothing: whoever made that call
+   closes afterwards what need not be kept. */
 void lowsock_inbox_close(struct lowsock_inbox *inbox)
 {
-    if (enter(&inbox->busy) < 0)
+    if (try_lock(&inbox->busy) < 0)
         return;
     close_all(inbox);
-    leave(&inbox->busy);
+    unlock(&inbox->busy);
 }
 
-int lowsock_inbox_hand_over(struct lowsock_inbox *inbox, int i, long long turn)
+int lowsock_inbox_hand_over(struct lowsock_inbox *inbox, int i, long long generation)
 {
-    int n = enter(&inbox->busy);
+    int n = try_lock(&inbox->busy);
 
     if (n < 0)
         return n;
-    n = inbox->turn == turn ? 0 : -LOWSOCK_BUSY;
+    n = inbox->generation == generation ? 0 : -LOWSOCK_BUSY;
     if (n == 0)
         inbox->controls[i] = 0;
-    leave(&inbox->busy);
+    unlock(&inbox->busy);
     return n;
 }
 
-void lowsock_inbox_take_back(struct lowsock_inbox *inbox, int i, long long turn, long long control)
+void lowsock_inbox_take_back(struct lowsock_inbox *inbox, int i, long long generation, long long control)
 {
-    if (enter(&inbox->busy) < 0)
+    if (try_lock(&inbox->busy) < 0)
         return;
-    if (inbox->turn == turn)
+    if (inbox->generation == generation)
         inbox->controls[i] = control;
-    leave(&inbox->busy);
+    unlock(&inbox->busy);
 }
 
-/* Whether so many slots of the size and the room that the inbox is set to fit into its memory. */
+/* Whether so many slots of `bufsize` and `ancbufsize` bytes fit into the inbox's memory. */
 static int fits(const struct lowsock_inbox *inbox, int first, int count)
 {
     long long slots = (long long)first + count;
 
-    if (first < 0 || count <= 0 || slots > inbox->slots || inbox->size < 0 || inbox->room < 0)
+    if (first < 0 || count <= 0 || slots > inbox->slots || inbox->bufsize < 0 || inbox->ancbufsize < 0)
         return 0;
-    return inbox->size <= inbox->data_size / slots && stride(inbox->room) <= inbox->control_size / slots;
+    return inbox->bufsize <= inbox->data_size / slots && stride(inbox->ancbufsize) <= inbox->control_size / slots;
 }
 
 static long long receive(struct lowsock_inbox *inbox, int fd, int first, int count, int flags)
 {
-    int atomic = inbox->room > 0 ? MSG_CMSG_CLOEXEC & ~flags : 0;
+    int atomic = inbox->ancbufsize > 0 ? MSG_CMSG_CLOEXEC & ~flags : 0;
     long long bits = inbox->answer & ~(long long)LOWSOCK_COUNT;
     struct headers headers;
     int i;
@@ -169,8 +170,8 @@ static long long receive(struct lowsock_inbox *inbox, int fd, int first, int cou
     if (n < 0)
         return negative_errno();
     for (i = 0; i < n; i++) {
-        bits |= note(inbox, first + i, headers.messages + i, MSG_DONTWAIT | atomic);
-        if (!atomic && inbox->room > 0)
+        bits |= note_slot(inbox, first + i, headers.messages + i, MSG_DONTWAIT | atomic);
+        if (!atomic && inbox->ancbufsize > 0)
             each_descriptor(inbox, first + i, set_close_on_exec);
     }
     inbox->count = first + n;
@@ -180,9 +181,11 @@ static long long receive(struct lowsock_inbox *inbox, int fd, int first, int cou
     return inbox->answer;
 }
 
-long long lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long size, long long room, int flags)
+/* Closes the descriptors that nobody has taken over if `first` is 0. */
+long long lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int count, long long bufsize, long long ancbufsize,
+                           int flags)
 {
-    long long n = enter(&inbox->busy);
+    long long n = try_lock(&inbox->busy);
 
     if (n < 0)
         return n;
@@ -190,23 +193,24 @@ long long lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int c
         close_all(inbox);
         inbox->count = 0;
         inbox->answer = 0;
-        inbox->size = size;
-        inbox->room = room;
+        inbox->bufsize = bufsize;
+        inbox->ancbufsize = ancbufsize;
     }
     if (!fits(inbox, first, count)) {
-        leave(&inbox->busy);
+        unlock(&inbox->busy);
         return -ENOBUFS;
     }
     if (flags & MSG_TRUNC) /* TCP then counts bytes that it does not copy */
-        memset(inbox->data + first * inbox->size, 0, (size_t)(count * inbox->size));
+        memset(inbox->data + first * inbox->bufsize, 0, (size_t)(count * inbox->bufsize));
     n = receive(inbox, fd, first, count, flags);
-    leave(&inbox->busy);
+    unlock(&inbox->busy);
     return n;
 }
 
+/* Answers how many numbers it has written, or -ENOBUFS if `most` might not do. */
 long long lowsock_inbox_rows(struct lowsock_inbox *inbox, int first, int count, long long *rows, long long most)
 {
-    long long need = (long long)count * (1 + LOWSOCK_ROW * (inbox->room / (long long)CMSG_LEN(0) + 1));
+    long long need = (long long)count * (1 + LOWSOCK_ROW * (inbox->ancbufsize / (long long)CMSG_LEN(0) + 1));
     long long *at = rows;
     int i;
 
