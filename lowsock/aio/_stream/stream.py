@@ -19,9 +19,9 @@ from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
 from lowsock.aio._stream.incoming import HEADER, Incoming, Received
 from lowsock.aio._wait.closing import close
+from lowsock.aio._wait.lock import Turns
 from lowsock.aio._wait.queue import READ, WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.turns import Turns
 from lowsock.aio._wait.waiting import MODULES, again, attempt, descriptor, is_free
 
 if TYPE_CHECKING:
