@@ -19,7 +19,7 @@ from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
 from lowsock.aio._stream.incoming import HEADER, Incoming, Received
 from lowsock.aio._wait.closing import close
-from lowsock.aio._wait.lock import Turns
+from lowsock.aio._wait.lock import Lock
 from lowsock.aio._wait.queue import READ, WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiting import MODULES, again, attempt, descriptor, is_free
@@ -67,7 +67,7 @@ class UnixStream:
         self._unsent = _NOTHING
         self._unsent_as: ControlMessage | None = None
         self._closed = False
-        self._sending, self._receiving = Turns(), Turns()
+        self._send_lock, self._receive_lock = Lock(), Lock()
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 of a closed stream."""
@@ -127,7 +127,7 @@ class UnixStream:
         """Sends the rest of a send that was cancelled; does nothing where there is none."""
         if "trio" in MODULES and is_trio():
             await checkpoint()
-        async with self._sending:
+        async with self._send_lock:
             await self._finish()
 
     @property
@@ -144,7 +144,7 @@ class UnixStream:
             return
         part = data if len(data) <= _AHEAD else memoryview(data)[:_AHEAD]
         sent = 0
-        if self._sending.free and not self._unsent and not self._closed and is_free(self._sock, WRITE):
+        if not self._send_lock.locked and not self._unsent and not self._closed and is_free(self._sock, WRITE):
             try:
                 sent = self._at_once(part, fds, credentials)()
             except BlockingIOError as error:
@@ -154,7 +154,7 @@ class UnixStream:
 
     async def _send_on(self, data: bytes, part: bytes | memoryview, sent: int, fds: Any, credentials: Any) -> None:
         """What could not be sent at once; nobody has sent anything since."""
-        async with self._sending:
+        async with self._send_lock:
             if not sent:
                 await self._finish()
                 sent = await self._part(part, fds, credentials)
@@ -197,7 +197,7 @@ class UnixStream:
                 return self._incoming.pass_on(*self._arrived(max_bytes))
             except BlockingIOError as error:
                 again(error)
-        async with self._receiving:
+        async with self._receive_lock:
             self._refuse_closed()
             if self._incoming:
                 return self._incoming.take_some(max_bytes)
@@ -213,7 +213,7 @@ class UnixStream:
         size = checked_int("size", size, least=0)
         if "trio" in MODULES and is_trio():
             await checkpoint()
-        async with self._receiving:
+        async with self._receive_lock:
             await self._fill(size)
             return self._incoming.take(size)
 
@@ -226,7 +226,7 @@ class UnixStream:
         size = checked_int("size", size, least=0)
         if "trio" in MODULES and is_trio():
             await checkpoint()
-        async with self._receiving:
+        async with self._receive_lock:
             await self._fill(size)
             return self._incoming.peek(size)
 
@@ -263,7 +263,7 @@ class UnixStream:
         return await self._message()
 
     async def _message(self) -> Received | None:
-        async with self._receiving:
+        async with self._receive_lock:
             if not await self._filled(HEADER.size):
                 self._refuse_cut()
                 return None
@@ -292,8 +292,10 @@ class UnixStream:
         return True
 
     def _may_receive(self) -> bool:
-        """Whether the next bytes are in the socket, and nobody stands before us."""
-        return self._receiving.free and self._incoming.may_be_passed and not self._closed and is_free(self._sock, READ)
+        """Whether the next bytes are in the socket, and nobody waits for them."""
+        if self._receive_lock.locked or self._closed:
+            return False
+        return self._incoming.may_be_passed and is_free(self._sock, READ)
 
     def _arrived(self, size: int) -> Arrival:
         return recv_rights(self._sock, size, _SCM_MAX_FD, MSG_DONTWAIT)

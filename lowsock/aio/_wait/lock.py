@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One task after the other, in the order in which they came."""
+"""A lock of tasks that is fair: they get it in the order in which they came."""
 
 from __future__ import annotations
 
@@ -15,78 +15,78 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 
-class Turns:
-    """``async with turns:`` lets one task in at a time. Nothing is awaited if nobody is inside, and never on the way out.
+class Lock:
+    """``async with lock:`` lets one task in at a time. To take a free lock awaits nothing, and nor does a release.
 
-    Whoever leaves hands over to the one that waits longest; if that one is cancelled before it runs, to the next.
+    A release passes the lock to the task that has waited longest; if that task is cancelled before it runs, to the next.
     """
 
-    __slots__ = ("_waiting", "free")
+    __slots__ = ("_waiters", "locked")
 
     def __init__(self) -> None:
-        self.free = True
-        self._waiting: deque[Any] = deque()
+        self.locked = False
+        self._waiters: deque[Any] = deque()
 
     async def __aenter__(self) -> None:
-        if self.free:
-            self.free = False
+        if not self.locked:
+            self.locked = True
             return
-        place = _place()
-        self._waiting.append(place)
+        waiter = _new_waiter()
+        self._waiters.append(waiter)
         try:
-            await place.wait()
+            await waiter.wait()
         except BaseException:
-            if place.called:
-                self._hand_over()
+            if waiter.woken:
+                self._release()
             else:
-                self._waiting.remove(place)
+                self._waiters.remove(waiter)
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._hand_over()
+        self._release()
 
-    def _hand_over(self) -> None:
-        if self._waiting:
-            self._waiting.popleft().call()
+    def _release(self) -> None:
+        if self._waiters:
+            self._waiters.popleft().wake()
         else:
-            self.free = True
+            self.locked = False
 
 
-class _FuturePlace:
-    """A place in the queue, on asyncio."""
+class _FutureWaiter:
+    """A task that waits, on asyncio."""
 
     def __init__(self, future: Future[None]) -> None:
-        self.called = False
+        self.woken = False
         self._future = future
 
     def wait(self) -> Awaitable[object]:
         return self._future
 
-    def call(self) -> None:
-        self.called = True
+    def wake(self) -> None:
+        self.woken = True
         if not (self._future.done() or self._future.get_loop().is_closed()):  # cancelled, and its task does not know yet
             self._future.set_result(None)
 
 
-class _EventPlace:
-    """A place in the queue, on trio."""
+class _EventWaiter:
+    """A task that waits, on trio."""
 
     def __init__(self, event: Any) -> None:
-        self.called = False
+        self.woken = False
         self._event = event
 
     def wait(self) -> Awaitable[object]:
         return self._event.wait()
 
-    def call(self) -> None:
-        self.called = True
+    def wake(self) -> None:
+        self.woken = True
         self._event.set()
 
 
-def _place() -> _FuturePlace | _EventPlace:
+def _new_waiter() -> _FutureWaiter | _EventWaiter:
     if running_token() is not None:
-        return _EventPlace(sys.modules["trio"].Event())
+        return _EventWaiter(sys.modules["trio"].Event())
     loop = running_loop()
     if loop is None:
         raise RuntimeError("no event loop runs in this thread")
-    return _FuturePlace(loop.create_future())
+    return _FutureWaiter(loop.create_future())
