@@ -24,8 +24,8 @@ def close(sock: Socket) -> None:
     fd = target(sock)[0]
     elsewhere: list[Queue] = []
     for queue in _waiting_on(fd):
-        if queue.is_here():
-            queue.end()
+        if queue.in_loop_thread():
+            queue.notify_closed()
         else:
             elsewhere.append(queue)
     if not elsewhere:
@@ -35,7 +35,7 @@ def close(sock: Socket) -> None:
         _Kept(sock if isinstance(sock, int) else sock.detach()).until_ended(elsewhere)
     else:
         for queue in elsewhere:
-            queue.call_there(queue.end)
+            queue.call_threadsafe(queue.notify_closed)
         _close(sock)
         _end_stale(fd)
 
@@ -49,10 +49,10 @@ def _end_stale(fd: int) -> None:
     """Wakes those who began to wait in other threads after `close` had looked, and before the descriptor was closed."""
     for queue in _waiting_on(fd):
         if queue.is_stale():
-            if queue.is_here():
-                queue.end()
+            if queue.in_loop_thread():
+                queue.notify_closed()
             else:
-                queue.call_there(queue.end)
+                queue.call_threadsafe(queue.notify_closed)
 
 
 def _close(sock: Any) -> None:
@@ -72,11 +72,11 @@ class _Kept:
     def until_ended(self, queues: list[Queue]) -> None:
         self._left += queues
         for queue in queues:
-            if not queue.call_there(self._end, queue):
+            if not queue.call_threadsafe(self._end, queue):
                 self._remove(queue)
 
     def _end(self, queue: Queue) -> None:
-        queue.end()
+        queue.notify_closed()
         self._remove(queue)
 
     def _remove(self, queue: Queue) -> None:

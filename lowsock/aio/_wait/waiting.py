@@ -14,7 +14,7 @@ from lowsock._system.constants import MSG_DONTWAIT, MSG_ERRQUEUE
 from lowsock._system.descriptor import target
 from lowsock._system.errors import fail, raised_inside
 from lowsock.aio._wait.asyncio import LoopQueue, running_loop
-from lowsock.aio._wait.queue import ERROR, QUEUES, READ, WRITE, Place, Queue, key_of, register
+from lowsock.aio._wait.queue import ERROR, QUEUES, READ, WRITE, Queue, Waiter, key_of, register
 from lowsock.aio._wait.trio import TrioQueue, checkpoint, is_trio, running_token
 
 if TYPE_CHECKING:
@@ -88,21 +88,21 @@ def again(error: BlockingIOError) -> None:
 async def stand(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
     """The same where there is something to wait for: others stand before, or the kernel has said EAGAIN just now."""
     queue = _join(descriptor(sock), direction)
-    place = Place()
+    waiter = Waiter()
     try:
-        queue.enter(place)
+        queue.enter(waiter)
         if descriptor(sock) != queue.fd:  # another thread closed it before it could see us
             fail(-errno.EBADF)
         while True:
-            first = queue.is_first(place)
+            first = queue.is_first(waiter)
             seconds = None if deadline is None else min(max(deadline - time.monotonic(), 0), _LONGEST)
-            await queue.wait(place, seconds)
+            await queue.wait(waiter, seconds)
             if queue.is_stale():
-                queue.end()
-            if queue.ended or descriptor(sock) != queue.fd:
+                queue.notify_closed()
+            if queue.closed or descriptor(sock) != queue.fd:
                 fail(-errno.EBADF)
             late = deadline is not None and time.monotonic() >= deadline
-            if not late and not queue.is_first(place):
+            if not late and not queue.is_first(waiter):
                 continue
             try:
                 return call()
@@ -111,9 +111,9 @@ async def stand(sock: Socket, direction: int, call: Callable[[], T], deadline: f
                 if late:
                     raise
             if first:
-                queue.misled()
+                queue.spurious_wakeup()
     finally:
-        queue.leave(place)
+        queue.leave(waiter)
 
 
 def _join(fd: int, direction: int) -> Queue:
@@ -123,7 +123,7 @@ def _join(fd: int, direction: int) -> Queue:
     for each in (READ, WRITE, ERROR):
         queue = _find(fd, each, loop)
         if queue is not None and queue.is_stale():
-            queue.end()
+            queue.notify_closed()
         elif each == direction:
             found = queue
     if found is None:
