@@ -20,7 +20,7 @@ from lowsock._system.constants import CONSTANTS
 from lowsock._system.errors import NOT_YET, fail
 from lowsock._system.ffi import lib
 from lowsock.aio._wait.queue import WRITE
-from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, reading
+from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, read_direction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,7 +92,7 @@ async def recvmmsg(
     """
     flags = checked_flags(flags)
     if not wait_all:
-        return await attempt(sock, reading(flags), lambda: functions.recvmmsg(sock, vlen, bufsize, ancbufsize, flags))
+        return await attempt(sock, read_direction(flags), lambda: functions.recvmmsg(sock, vlen, bufsize, ancbufsize, flags))
     if not checked_int("vlen", vlen, least=0, most=COUNT):
         return []
     with RecvBatch(vlen, bufsize, ancbufsize) as batch:
@@ -127,8 +127,8 @@ async def recv_batch(batch: RecvBatch, sock: Socket, flags: int = 0, *, wait_all
     """
     flags = checked_flags(flags)
     if not wait_all:
-        return await attempt(sock, reading(flags), lambda: batch.receive(sock, flags))
-    return await attempt(sock, reading(flags), _Filling(batch, sock, flags).go_on)
+        return await attempt(sock, read_direction(flags), lambda: batch.receive(sock, flags))
+    return await attempt(sock, read_direction(flags), _Filling(batch, sock, flags).go_on)
 
 
 class _Filling:

@@ -13,7 +13,7 @@ from lowsock._system.arguments import checked_seconds
 from lowsock._system.errors import fail
 from lowsock.aio._wait.queue import ERROR, WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, kept
+from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, snapshot
 from lowsock.errqueue._events import LIMIT
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ZeroCopySender:
         """As `lowsock.errqueue.ZeroCopySender.send`, awaitable. Memory of `buffer` is read when it is sent, so leave it as
         it is while this waits. See send(2), MSG_ZEROCOPY."""
         flags, send = checked_flags(flags), self._sender.send
-        own = ancdata if ancdata is NO_ANCDATA else kept("ancdata", "(level, type, data)", ancdata)
+        own = ancdata if ancdata is NO_ANCDATA else snapshot("ancdata", "(level, type, data)", ancdata)
         return await attempt(self._sock, WRITE, lambda: send(data, address, flags, own))
 
     # ---- the error queue ----

@@ -9,7 +9,7 @@ from lowsock import udp
 from lowsock._system.exports import public
 from lowsock.aio._wait.queue import READ, WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, kept
+from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, snapshot
 from lowsock.aio._zerocopy import finish
 from lowsock.errqueue._events import LIMIT
 
@@ -136,7 +136,7 @@ class Endpoint:
         flags: int = 0,
     ) -> int:
         """As `lowsock.udp.Endpoint.send_many`, awaitable; returns how many datagrams went. See sendmmsg(2)."""
-        own = kept("datagrams", "(data, address)", datagrams)
+        own = snapshot("datagrams", "(data, address)", datagrams)
         flags, send_many = checked_flags(flags), self._endpoint.send_many
         return await attempt(self._sock, WRITE, lambda: send_many(own, ecn=ecn, source=source, flags=flags))
 
@@ -154,7 +154,7 @@ class Endpoint:
 
     async def recv_into(self, buffers: Iterable[Buffer], flags: int = 0) -> Received:
         """As `lowsock.udp.Endpoint.recv_into`, awaitable. While it waits the buffers are not held. See recvmsg(2)."""
-        flags, own = checked_flags(flags), kept("buffers", "bytes-like objects", buffers)
+        flags, own = checked_flags(flags), snapshot("buffers", "bytes-like objects", buffers)
         return await attempt(self._sock, READ, lambda: self._endpoint.recv_into(own, flags))
 
     async def read_errors(self, limit: int = LIMIT) -> list[Event]:

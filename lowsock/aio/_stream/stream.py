@@ -22,7 +22,7 @@ from lowsock.aio._wait.closing import close
 from lowsock.aio._wait.lock import Lock
 from lowsock.aio._wait.queue import READ, WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import MODULES, again, attempt, descriptor, is_free
+from lowsock.aio._wait.waiting import MODULES, attempt, descriptor, is_uncontended, reraise_unless_ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,11 +144,11 @@ class UnixStream:
             return
         part = data if len(data) <= _AHEAD else memoryview(data)[:_AHEAD]
         sent = 0
-        if not self._send_lock.locked and not self._unsent and not self._closed and is_free(self._sock, WRITE):
+        if not self._send_lock.locked and not self._unsent and not self._closed and is_uncontended(self._sock, WRITE):
             try:
                 sent = self._at_once(part, fds, credentials)()
             except BlockingIOError as error:
-                again(error)
+                reraise_unless_ours(error)
         if sent < len(data):
             await self._send_on(data, part, sent, fds, credentials)
 
@@ -196,7 +196,7 @@ class UnixStream:
             try:
                 return self._incoming.pass_on(*self._arrived(max_bytes))
             except BlockingIOError as error:
-                again(error)
+                reraise_unless_ours(error)
         async with self._receive_lock:
             self._refuse_closed()
             if self._incoming:
@@ -256,7 +256,7 @@ class UnixStream:
             try:
                 message = self._incoming.pass_message(self._max_message, *self._arrived(_AHEAD))
             except BlockingIOError as error:
-                again(error)
+                reraise_unless_ours(error)
             else:
                 if message is not None:
                     return message
@@ -295,7 +295,7 @@ class UnixStream:
         """Whether the next bytes are in the socket, and nobody waits for them."""
         if self._receive_lock.locked or self._closed:
             return False
-        return self._incoming.may_be_passed and is_free(self._sock, READ)
+        return self._incoming.may_be_passed and is_uncontended(self._sock, READ)
 
     def _arrived(self, size: int) -> Arrival:
         return recv_rights(self._sock, size, _SCM_MAX_FD, MSG_DONTWAIT)
