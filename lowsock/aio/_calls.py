@@ -43,7 +43,7 @@ async def sendmsg(
     flags: int = 0,
     address: Address = None,
 ) -> int:
-    """As `lowsock.sendmsg`, awaitable; ``address`` is numeric, to look up a name would block. See sendmsg(2)."""
+    """As `lowsock.sendmsg`, awaitable. ``address`` is numeric: looking up a name would block. See sendmsg(2)."""
     flags = checked_flags(flags)
     if type(buffers) is not list:
         buffers = snapshot("buffers", "bytes-like objects", buffers)
@@ -80,7 +80,7 @@ async def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 
 async def recvmsg_into(
     sock: Socket, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0
 ) -> tuple[int, Ancillary, int, Address]:
-    """As `lowsock.recvmsg_into`, awaitable. While it waits the buffers are not held. See recvmsg(2)."""
+    """As `lowsock.recvmsg_into`, awaitable. The buffers are not locked while it waits. See recvmsg(2)."""
     flags = checked_flags(flags)
     own = snapshot("buffers", "bytes-like objects", buffers)
     return await attempt(sock, read_direction(flags), lambda: receiving.recvmsg_into(sock, own, ancbufsize, flags))
@@ -107,7 +107,7 @@ async def recv1msg(
 async def send_fds(
     sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags: int = 0, address: Address = None
 ) -> int:
-    """As `lowsock.send_fds`, awaitable: keep ``fds`` open until it is done; ``address`` is numeric. See unix(7)."""
+    """As `lowsock.send_fds`, awaitable. Keep ``fds`` open until it is done. ``address`` is numeric. See unix(7)."""
     call, own = descriptors.send_fds, snapshot("fds", "int", fds)
     return await _send_descriptors(call, sock, buffers, own, flags, address)
 
@@ -121,8 +121,8 @@ async def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> t
 async def send_rights(
     sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int | HasFileno], flags: int = 0, address: Address = None
 ) -> int:
-    """As `lowsock.send_rights`, awaitable: the objects among ``fds`` are kept alive until it is done, and asked for their
-    numbers at each attempt; ``address`` is numeric. See unix(7)."""
+    """As `lowsock.send_rights`, awaitable. The objects among ``fds`` are kept alive until it is done, and each attempt asks
+    them for their numbers. ``address`` is numeric. See unix(7)."""
     own = fds if isinstance(fds, OwnedFds) else snapshot("fds", "ints or objects with fileno()", fds)
     return await _send_descriptors(rights.send_rights, sock, buffers, own, flags, address)
 
