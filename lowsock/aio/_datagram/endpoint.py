@@ -10,13 +10,13 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable
 
 from lowsock._system.arguments import checked_int
-from lowsock.aio._datagram.carriers import carrier
+from lowsock.aio._datagram.backends import carrier
 from lowsock.aio._datagram.transport import DatagramTransport
 
 if TYPE_CHECKING:
     import asyncio
 
-    from lowsock.aio._datagram.carriers import Carrier
+    from lowsock.aio._datagram.backends import Carrier
 
     Addresses = tuple[Any, Any]  # local, remote
     Candidate = tuple[int, int, Addresses]  # family, protocol

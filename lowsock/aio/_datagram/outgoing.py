@@ -12,7 +12,7 @@ from lowsock._system.errors import raised_inside
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lowsock.aio._datagram.carriers import Carrier
+    from lowsock.aio._datagram.backends import Carrier
 
 _MOST = 1024  # datagrams of one call
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock._memory.address import encode_for, family_of
 from lowsock._system.errors import raised_inside
-from lowsock.aio._datagram.carriers import cut
+from lowsock.aio._datagram.backends import cut
 from lowsock.aio._datagram.flow import Flow
 from lowsock.aio._datagram.outgoing import Outgoing
 from lowsock.aio._datagram.readiness import Readiness
@@ -19,7 +19,7 @@ from lowsock.udp._control import checked_segment
 if TYPE_CHECKING:
     import socket
 
-    from lowsock.aio._datagram.carriers import Carrier
+    from lowsock.aio._datagram.backends import Carrier
 
 _TURN = 256 * 1024  # bytes that wait for the end of a turn
 _ALONE = 4  # turns of one datagram each, after which the first of a turn is sent at once

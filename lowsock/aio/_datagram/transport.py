@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     import socket
 
-    from lowsock.aio._datagram.carriers import Carrier
+    from lowsock.aio._datagram.backends import Carrier
 
 _MOST = 512  # datagrams after which one readiness callback lets the loop go on
 _ERROR = 64  # datagrams that an error counts as

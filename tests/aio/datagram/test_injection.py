@@ -7,7 +7,7 @@ import pytest
 from batching import received
 from injecting import Failed, at_every_step
 
-from lowsock.aio._datagram.carriers import carrier
+from lowsock.aio._datagram.backends import carrier
 from lowsock.aio._datagram.outgoing import Outgoing
 
 ERRORS = pytest.mark.parametrize("error", [KeyboardInterrupt, Failed])
