@@ -3,8 +3,8 @@
 
 python benchmarks/descriptors.py [--smoke] [--json FILE] [--rounds N] [--loop asyncio|uvloop] [CASE ...]
 
-One task sends and another receives, both in one loop, so that neither ever waits long. Each message is 8 bytes and its
-descriptors, which the receiver closes. It needs anyio: pip install '.[integration]'.
+One task sends and another receives, both in one loop, so neither waits long. Each message is 8 bytes and its descriptors,
+which the receiver closes. It needs anyio: pip install '.[integration]'.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import anyio
 from lowsock import aio
 
 MESSAGE = b"8 bytes."
-ROUND = 0.05  # seconds: about what one run of one way takes
+ROUND = 0.05  # seconds: about what one run of one candidate takes
 CASES = {"one": 1, "four": 4, "sixteen": 16, "sixty-four": 64, "all": 253}  # descriptors in a message
 
 
@@ -43,10 +43,10 @@ class Calls:
 
 
 class Numbers(Calls):
-    """The same, received as plain numbers: all that anyio gives."""
+    """The same, received as plain numbers, which is all that anyio returns."""
 
     async def receive(self) -> int:
-        return closed((await aio.recv_fds(self._b, 8, 253))[1])
+        return close_all((await aio.recv_fds(self._b, 8, 253))[1])
 
 
 class Stream:
@@ -77,7 +77,7 @@ class Messages(Stream):
 
 
 class Anyio:
-    """anyio's streams. It wants to be made in a loop, and to close its sockets: it gets copies."""
+    """anyio's streams. They must be made in a loop, and close their sockets, so they get copies."""
 
     def __init__(self, a: socket.socket, b: socket.socket) -> None:
         self._socks = a.dup(), b.dup()
@@ -93,14 +93,14 @@ class Anyio:
         await (await self._stream(0)).send_fds(MESSAGE, fds)
 
     async def receive(self) -> int:
-        return closed((await (await self._stream(1)).receive_fds(8, 253))[1])
+        return close_all((await (await self._stream(1)).receive_fds(8, 253))[1])
 
     async def close(self) -> None:
         for stream in self._streams:
             await stream.aclose()
 
 
-WAYS: dict[str, Callable[..., Any]] = {
+CANDIDATES: dict[str, Callable[..., Any]] = {
     "anyio": Anyio,
     "aio.recv_fds": Numbers,
     "aio.recv_rights": Calls,
@@ -109,22 +109,22 @@ WAYS: dict[str, Callable[..., Any]] = {
 }
 
 
-def closed(fds: list[int]) -> int:
+def close_all(fds: list[int]) -> int:
     for fd in fds:
         os.close(fd)
     return len(fds)
 
 
-async def exchange(way: Any, fds: list[int], count: int) -> float:
-    """The seconds that so many messages take, there and taken."""
+async def exchange(candidate: Any, fds: list[int], count: int) -> float:
+    """Sends and receives ``count`` messages; returns the seconds that they took."""
 
     async def send() -> None:
         for _ in range(count):
-            await way.send(fds)
+            await candidate.send(fds)
 
     async def receive() -> None:
         for _ in range(count):
-            assert await way.receive() == len(fds)
+            assert await candidate.receive() == len(fds)
 
     start = perf_counter()
     await asyncio.gather(send(), receive())
@@ -132,13 +132,14 @@ async def exchange(way: Any, fds: list[int], count: int) -> float:
 
 
 async def measure(fds: list[int], rounds: int, smoke: bool) -> dict[str, float]:
-    """Descriptors a second in each way: the best of the rounds, the ways in turn."""
-    best = dict.fromkeys(WAYS, 0.0)
-    counts = dict.fromkeys(WAYS, 1 if smoke else 16)
-    for turn in range(1 if smoke else rounds + 1):
-        for name in list(WAYS)[turn % len(WAYS) :] + list(WAYS)[: turn % len(WAYS)]:
-            seconds = await once(WAYS[name], fds, counts[name])
-            if turn or smoke:  # the first is to learn how many make a round
+    """Descriptors a second of each candidate: the best of the rounds, whose order rotates."""
+    names = list(CANDIDATES)
+    best = dict.fromkeys(names, 0.0)
+    counts = dict.fromkeys(names, 1 if smoke else 16)
+    for i in range(1 if smoke else rounds + 1):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            seconds = await once(CANDIDATES[name], fds, counts[name])
+            if i or smoke:  # the first round finds out how many messages make a round
                 best[name] = max(best[name], counts[name] * len(fds) / seconds)
             else:
                 counts[name] = max(1, int(counts[name] * ROUND / seconds))
@@ -150,18 +151,18 @@ async def once(make: Callable[..., Any], fds: list[int], count: int) -> float:
     with closing(a), closing(b):
         a.setblocking(False)
         b.setblocking(False)
-        way = make(a, b)
+        candidate = make(a, b)
         try:
-            await exchange(way, fds, 1)
-            return await exchange(way, fds, count)
+            await exchange(candidate, fds, 1)
+            return await exchange(candidate, fds, count)
         finally:
-            if isinstance(way, Anyio):
-                await way.close()
+            if isinstance(candidate, Anyio):
+                await candidate.close()
 
 
 def run(names: list[str], rounds: int, smoke: bool, loop: str) -> dict[str, dict[str, float]]:
     print(f"{platform.python_implementation()} {platform.python_version()}, Linux {platform.release()}, {loop}")
-    print(f"{'descriptors a second':22}" + "".join(f"{name:>17}" for name in WAYS))
+    print(f"{'descriptors a second':22}" + "".join(f"{name:>17}" for name in CANDIDATES))
     results = {}
     for name, count in CASES.items():
         if not names or name in names:
@@ -170,15 +171,15 @@ def run(names: list[str], rounds: int, smoke: bool, loop: str) -> dict[str, dict
     return results
 
 
-def run_in(loop: str, main: Callable[..., Any]) -> Any:
-    if loop == "uvloop":
+def run_in(name: str, main: Callable[..., Any]) -> Any:
+    if name == "uvloop":
         import uvloop
 
-        runner = uvloop.new_event_loop()
+        loop = uvloop.new_event_loop()
     else:
-        runner = asyncio.new_event_loop()
-    with closing(runner):
-        return runner.run_until_complete(main())
+        loop = asyncio.new_event_loop()
+    with closing(loop):
+        return loop.run_until_complete(main())
 
 
 def row(name: str, best: dict[str, float]) -> str:
@@ -193,11 +194,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument("case", nargs="*", help=f"cases to run (all): {', '.join(CASES)}")
-    options = parser.parse_args()
-    results = run(options.case, options.rounds, options.smoke, options.loop)
-    if options.json:
-        machine = {"python": sys.version, "kernel": platform.release(), "machine": platform.machine(), "loop": options.loop}
-        with open(options.json, "w", encoding="utf-8") as file:
+    args = parser.parse_args()
+    results = run(args.case, args.rounds, args.smoke, args.loop)
+    if args.json:
+        machine = {"python": sys.version, "kernel": platform.release(), "machine": platform.machine(), "loop": args.loop}
+        with open(args.json, "w", encoding="utf-8") as file:
             json.dump({"machine": machine, "descriptors a second": results}, file, indent=2)
     return 0
 

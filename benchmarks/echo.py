@@ -3,9 +3,9 @@
 
 python benchmarks/echo.py [--smoke] [--json FILE] [--rounds N]
 
-Client and server are in one process, on one loop, and have the same transport: what is counted is the round trips of one
-core. The client keeps so many datagrams of 64 bytes in flight, each answer makes it send another. Of many rounds, in which
-the order turns, the best counts.
+Client and server share a process and a loop, and use the same transport, so this counts the round trips of one core. The
+client keeps that many datagrams of 64 bytes in flight: it sends one more for each answer. The best of many rounds counts;
+their order rotates.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import sys
 from time import perf_counter
 from typing import Any, Callable
 
-from transports import ROWS, heading, options, run, write
+from transports import ROWS, heading, parse_args, run, write
 
 IN_FLIGHT = (1, 64, 1024)
 SIZE = 64
@@ -47,7 +47,7 @@ class Client(asyncio.DatagramProtocol):
 
 
 async def echo(make: Callable[..., Any], in_flight: int, seconds: float) -> float:
-    """Round trips a second."""
+    """Runs client and server; returns round trips a second."""
     server, _ = await make(Server, local_addr=("127.0.0.1", 0))
     client, protocol = await make(Client, remote_addr=server.get_extra_info("sockname"))
     for transport in (server, client):
@@ -67,31 +67,31 @@ async def echo(make: Callable[..., Any], in_flight: int, seconds: float) -> floa
 def enlarge(sock: Any) -> None:
     try:
         sock.setsockopt(socket.SOL_SOCKET, _FORCE, BUFFER)
-    except PermissionError:  # what is lost then is not sent again: there are fewer in flight
+    except PermissionError:  # then some get lost, and fewer are in flight: nothing is sent again
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
 
 
 def measure(in_flight: int, rounds: int, seconds: float) -> dict[str, float]:
     names, best = list(ROWS), dict.fromkeys(ROWS, 0.0)
-    for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+    for i in range(rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
             best[name] = max(best[name], run(name, echo, in_flight, seconds))
     return best
 
 
 def main() -> int:
-    given = options(__doc__, 8)
+    args = parse_args(__doc__, 8)
     print(f"{heading()}; round trips a second, and times those of asyncio")
     print(f"{'in flight':10}" + "".join(f"{name:>26}" for name in ROWS))
     results = {}
     for in_flight in IN_FLIGHT:
-        best = measure(in_flight, 1 if given.smoke else given.rounds, 0.01 if given.smoke else SECONDS)
+        best = measure(in_flight, 1 if args.smoke else args.rounds, 0.01 if args.smoke else SECONDS)
         results[str(in_flight)] = best
         print(
             f"{in_flight:<10}" + "".join(f"{value:19.0f}{value / best['asyncio']:7.2f}" for value in best.values()),
             flush=True,
         )
-    write(given.json, {"round trips a second": results})
+    write(args.json, {"round trips a second": results})
     return 0
 
 

@@ -16,23 +16,23 @@ except ImportError:  # there is none for PyPy
     uvloop = None
 
 
-def own(*args: Any, **options: Any) -> Any:
-    """The loop's own endpoint."""
+def loops_own(*args: Any, **options: Any) -> Any:
+    """Makes the loop's own endpoint."""
     return asyncio.get_running_loop().create_datagram_endpoint(*args, **options)
 
 
 # name of the row -> (how a loop is made, how an endpoint is made)
 ROWS: dict[str, tuple[Callable[[], Any], Callable[..., Any]]] = {
-    "asyncio": (asyncio.SelectorEventLoop, own),
+    "asyncio": (asyncio.SelectorEventLoop, loops_own),
     "asyncio+lowsock": (asyncio.SelectorEventLoop, aio.create_datagram_endpoint),
 }
 if uvloop is not None:
-    ROWS["uvloop"] = uvloop.new_event_loop, own
+    ROWS["uvloop"] = uvloop.new_event_loop, loops_own
     ROWS["uvloop+lowsock"] = uvloop.new_event_loop, aio.create_datagram_endpoint
 
 
 def run(row: str, main: Callable[..., Any], *args: Any) -> Any:
-    """Runs a coroutine function, which gets the row's way to make an endpoint first, on the row's loop."""
+    """Runs a coroutine function on the row's loop. Its first argument is how the row makes an endpoint."""
     new_loop, make = ROWS[row]
     loop = new_loop()
     try:
@@ -42,7 +42,7 @@ def run(row: str, main: Callable[..., Any], *args: Any) -> Any:
         loop.close()
 
 
-def options(doc: str, rounds: int) -> argparse.Namespace:
+def parse_args(doc: str, rounds: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc.split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="one short round of each, to see that nothing rots")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")

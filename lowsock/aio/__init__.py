@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The calls of lowsock, awaitable: on asyncio (the stock loop and uvloop), and on trio where it is installed.
 
-Every call has the name, arguments and results of the one in `lowsock`. It tries the system call first and waits only where
-the kernel says EAGAIN. Sockets have to be non-blocking, addresses numeric. See recvmsg(2), epoll(7).
+Every call has the name, arguments and results of the one in `lowsock`. It tries the system call first, and waits only if the
+kernel says EAGAIN. Sockets must be non-blocking, and addresses numeric. See recvmsg(2), epoll(7).
 """
+
+# In: the arguments of a blocking call. Out: its result. Called by: tasks of asyncio or trio; `close` by any thread.
+# _calls.py: single messages, descriptors. _batches.py: sendmmsg(2), recvmmsg(2), batches. errqueue.py, _zerocopy.py: the
+# error queue, zero-copy sends. udp.py: an endpoint. Each checks its arguments, and leaves the call to the blocking modules.
+# _wait: how a call waits. _stream: `UnixStream`. _datagram: `create_datagram_endpoint`, a transport of asyncio.
 
 from typing import TYPE_CHECKING
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Batches, awaitable. What a call has done stays done over its waits: each has a cursor, or is a batch that has one."""
+"""Batches, awaitable. Each call has a cursor, or uses a batch that has one, so it goes on where it was when it waited."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lowsock._system.constants import CONSTANTS
 from lowsock._system.errors import RETRYABLE, fail
 from lowsock._system.ffi import lib
 from lowsock.aio._wait.queue import WRITE
-from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, reading
+from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, read_direction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,9 +33,9 @@ _SO_TYPE = CONSTANTS["SO_TYPE"]
 async def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
     """As `lowsock.sendmmsg`, awaitable.
 
-    A stream that takes a part of a message is waited for with the rest of it. If the task is cancelled then, the
-    exception has ``characters_written``, as any other; asyncio may replace it by one that has not. A `SendBatch` has a
-    cursor that stays: see `send_batch`. See sendmmsg(2).
+    If a stream takes a part of a message, this waits until it took the rest. If the task is cancelled then, the exception
+    has ``characters_written``, as any other; asyncio may replace it by one that has not. A `SendBatch` keeps its cursor:
+    see `send_batch`. See sendmmsg(2).
     """
     flags = checked_flags(flags)
     own = listed(messages)
@@ -45,18 +45,18 @@ async def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) ->
 
 
 async def _send_stream(sock: Socket, messages: list[Any], flags: int) -> int:
-    sending = _Sending(sock, messages, flags)
+    send = _StreamSend(sock, messages, flags)
     try:
-        return await attempt(sock, WRITE, sending.go_on)
+        return await attempt(sock, WRITE, send.resume)
     except BaseException as error:
-        sending.tell(error)
+        send.note_written(error)
         raise
     finally:
-        sending.outbox.release()
+        send.outbox.release()
 
 
-class _Sending:
-    """Messages on their way through a stream."""
+class _StreamSend:
+    """A send of messages on a stream, which takes several attempts."""
 
     __slots__ = ("_flags", "_sock", "outbox")
 
@@ -64,7 +64,7 @@ class _Sending:
         self._sock, self._flags = sock, flags
         self.outbox = Outbox(sock).encode(messages)
 
-    def go_on(self) -> int:
+    def resume(self) -> int:
         outbox = self.outbox
         struct, count = outbox.struct, outbox.count
         if count and not struct.next:
@@ -73,12 +73,13 @@ class _Sending:
             deliver(outbox, count, self._sock, self._flags)
         return int(struct.next)
 
-    def tell(self, error: BaseException) -> None:
+    def note_written(self, error: BaseException) -> None:
+        """Gives an exception ``characters_written``, if the stream took a part of a message."""
         struct = self.outbox.struct
         if struct.partial:
             try:
                 error.characters_written = self.outbox.bytes_sent()  # type: ignore[attr-defined]
-            except (AttributeError, TypeError):  # trio's own has no room for it
+            except (AttributeError, TypeError):  # trio's Cancelled takes no attributes
                 pass
 
 
@@ -87,20 +88,20 @@ async def recvmmsg(
 ) -> list[Received]:
     """As `lowsock.recvmmsg`, awaitable.
 
-    With ``wait_all``, what had come is gone if the task is cancelled, and its descriptors are closed. A `RecvBatch` keeps
-    it: see `recv_batch`. See recvmmsg(2).
+    If the task is cancelled with ``wait_all``, the messages that had come are lost, and their descriptors closed. A
+    `RecvBatch` keeps them: see `recv_batch`. See recvmmsg(2).
     """
     flags = checked_flags(flags)
     if not wait_all:
-        return await attempt(sock, reading(flags), lambda: functions.recvmmsg(sock, vlen, bufsize, ancbufsize, flags))
+        return await attempt(sock, read_direction(flags), lambda: functions.recvmmsg(sock, vlen, bufsize, ancbufsize, flags))
     if not checked_int("vlen", vlen, least=0, most=COUNT):
         return []
     with RecvBatch(vlen, bufsize, ancbufsize) as batch:
         await recv_batch(batch, sock, flags, wait_all=True)
-        return _handed_out(batch)
+        return _messages_of(batch)
 
 
-def _handed_out(batch: RecvBatch) -> list[Received]:
+def _messages_of(batch: RecvBatch) -> list[Received]:
     messages: list[Received] = []
     try:
         for i, (data, address) in enumerate(batch.datagrams()):
@@ -112,9 +113,9 @@ def _handed_out(batch: RecvBatch) -> list[Received]:
 
 
 async def send_batch(batch: SendBatch, sock: Socket, flags: int = 0) -> int:
-    """``batch.send(sock, flags)``, awaitable: sends what waits to be sent; returns how many messages the kernel took.
+    """``batch.send(sock, flags)``, awaitable: sends the pending messages; returns how many the kernel took.
 
-    Whatever ends it, a cancellation too, ``len(batch)`` tells what is left, and the next call goes on with that. See
+    Whatever ends it, also a cancellation, ``len(batch)`` is how many are left, and the next call goes on with those. See
     sendmmsg(2).
     """
     return await attempt(sock, WRITE, lambda: batch.send(sock, checked_flags(flags)))
@@ -123,33 +124,33 @@ async def send_batch(batch: SendBatch, sock: Socket, flags: int = 0) -> int:
 async def recv_batch(batch: RecvBatch, sock: Socket, flags: int = 0, *, wait_all: bool = False) -> int:
     """``batch.receive(sock, flags, wait_all=...)``, awaitable; returns how many messages came.
 
-    With ``wait_all``, whatever ends it, a cancellation too, what had come by then is in the batch. See recvmmsg(2).
+    With ``wait_all``, whatever ends it, also a cancellation, what had come by then is in the batch. See recvmmsg(2).
     """
     flags = checked_flags(flags)
     if not wait_all:
-        return await attempt(sock, reading(flags), lambda: batch.receive(sock, flags))
-    return await attempt(sock, reading(flags), _Filling(batch, sock, flags).go_on)
+        return await attempt(sock, read_direction(flags), lambda: batch.receive(sock, flags))
+    return await attempt(sock, read_direction(flags), _WaitAllReceive(batch, sock, flags).resume)
 
 
-class _Filling:
-    """A batch that is to be filled."""
+class _WaitAllReceive:
+    """A receive that fills a batch, which takes several attempts."""
 
-    __slots__ = ("_batch", "_begun", "_flags", "_sock")
+    __slots__ = ("_batch", "_flags", "_sock", "_started")
 
     def __init__(self, batch: RecvBatch, sock: Socket, flags: int) -> None:
-        self._batch, self._sock, self._flags, self._begun = batch, sock, flags, False
+        self._batch, self._sock, self._flags, self._started = batch, sock, flags, False
 
-    def go_on(self) -> int:
+    def resume(self) -> int:
         batch = self._batch
-        if not self._begun:
+        if not self._started:
             batch.receive(self._sock, self._flags)
-            self._begun = True
+            self._started = True
         while len(batch) < batch.vlen and self._receive_more():
             pass
         return len(batch)
 
     def _receive_more(self) -> bool:
-        """False: no more will come, or there is an error, which is left to the next call."""
+        """False if no more will come, or an error is pending, which the next call reports."""
         fd = descriptor(self._sock)
         if fd < 0 or events_of(fd, 0) & (select.POLLERR | select.POLLNVAL):
             return False

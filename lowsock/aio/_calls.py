@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The calls of the contract, awaitable: each tries its system call, and waits only where the kernel says EAGAIN.
+"""The calls of `lowsock`, awaitable: each tries its system call, and waits only where the kernel says EAGAIN.
 
-The common case is written out in each: it costs a coroutine and a look whether somebody stands before.
+`sendmsg` and `recvmsg` have their common case written out: it costs a coroutine and a look whether other calls wait.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from lowsock._message.owned import OwnedFds
 from lowsock._system.constants import CONSTANTS
 from lowsock.aio._wait.queue import WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import MODULES, again, attempt, checked_flags, is_free, kept, reading, stand
+from lowsock.aio._wait.waiting import (
+    MODULES,
+    attempt,
+    call_when_ready,
+    checked_flags,
+    is_uncontended,
+    read_direction,
+    reraise_unless_ours,
+    snapshot,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,54 +43,54 @@ async def sendmsg(
     flags: int = 0,
     address: Address = None,
 ) -> int:
-    """As `lowsock.sendmsg`, awaitable; ``address`` is numeric, to look up a name would block. See sendmsg(2)."""
+    """As `lowsock.sendmsg`, awaitable. ``address`` is numeric: looking up a name would block. See sendmsg(2)."""
     flags = checked_flags(flags)
     if type(buffers) is not list:
-        buffers = kept("buffers", "bytes-like objects", buffers)
+        buffers = snapshot("buffers", "bytes-like objects", buffers)
     if ancdata is not NO_ANCDATA:
-        ancdata = kept("ancdata", "(level, type, data)", ancdata)
+        ancdata = snapshot("ancdata", "(level, type, data)", ancdata)
     if address is not None:
         _refuse_names(sock, address)
     if "trio" in MODULES and is_trio():
         buffers = list(buffers)
         await checkpoint()
-    if is_free(sock, WRITE):
+    if is_uncontended(sock, WRITE):
         try:
             return _sendmsg(sock, buffers, ancdata, flags, address)
         except BlockingIOError as error:
-            again(error)
-    own = list(buffers)  # the caller may change his while this waits
-    return await stand(sock, WRITE, lambda: _sendmsg(sock, own, ancdata, flags, address))
+            reraise_unless_ours(error)
+    own = list(buffers)  # the caller may change theirs while this waits
+    return await call_when_ready(sock, WRITE, lambda: _sendmsg(sock, own, ancdata, flags, address))
 
 
 async def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> Received:
     """As `lowsock.recvmsg`, awaitable. See recvmsg(2)."""
     flags = checked_flags(flags)
-    direction = reading(flags)
+    direction = read_direction(flags)
     if "trio" in MODULES and is_trio():
         await checkpoint()
-    if is_free(sock, direction):
+    if is_uncontended(sock, direction):
         try:
             return _recvmsg(sock, bufsize, ancbufsize, flags)
         except BlockingIOError as error:
-            again(error)
-    return await stand(sock, direction, lambda: _recvmsg(sock, bufsize, ancbufsize, flags))
+            reraise_unless_ours(error)
+    return await call_when_ready(sock, direction, lambda: _recvmsg(sock, bufsize, ancbufsize, flags))
 
 
 async def recvmsg_into(
     sock: Socket, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0
 ) -> tuple[int, Ancillary, int, Address]:
-    """As `lowsock.recvmsg_into`, awaitable. While it waits the buffers are not held. See recvmsg(2)."""
+    """As `lowsock.recvmsg_into`, awaitable. The buffers are not locked while it waits. See recvmsg(2)."""
     flags = checked_flags(flags)
-    own = kept("buffers", "bytes-like objects", buffers)
-    return await attempt(sock, reading(flags), lambda: receiving.recvmsg_into(sock, own, ancbufsize, flags))
+    own = snapshot("buffers", "bytes-like objects", buffers)
+    return await attempt(sock, read_direction(flags), lambda: receiving.recvmsg_into(sock, own, ancbufsize, flags))
 
 
 async def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[ControlMessage] = NO_ANCDATA) -> int:
     """As `lowsock.send1msg`, awaitable. See sendmsg(2)."""
     flags = checked_flags(flags)
     if ancillary is not NO_ANCDATA:
-        ancillary = kept("ancillary", "(level, type, data)", ancillary)
+        ancillary = snapshot("ancillary", "(level, type, data)", ancillary)
     return await attempt(sock, WRITE, lambda: sending.send1msg(sock, data, flags, ancillary))
 
 
@@ -90,29 +99,31 @@ async def recv1msg(
 ) -> tuple[bytes, int, Ancillary]:
     """As `lowsock.recv1msg`, awaitable. See recvmsg(2)."""
     flags = checked_flags(flags)
-    return await attempt(sock, reading(flags), lambda: receiving.recv1msg(sock, maxsize, flags=flags, cmsg_size=cmsg_size))
+    return await attempt(
+        sock, read_direction(flags), lambda: receiving.recv1msg(sock, maxsize, flags=flags, cmsg_size=cmsg_size)
+    )
 
 
 async def send_fds(
     sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags: int = 0, address: Address = None
 ) -> int:
-    """As `lowsock.send_fds`, awaitable: keep ``fds`` open until it is done; ``address`` is numeric. See unix(7)."""
-    call, own = descriptors.send_fds, kept("fds", "int", fds)
+    """As `lowsock.send_fds`, awaitable. Keep ``fds`` open until it is done. ``address`` is numeric. See unix(7)."""
+    call, own = descriptors.send_fds, snapshot("fds", "int", fds)
     return await _send_descriptors(call, sock, buffers, own, flags, address)
 
 
 async def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[bytes, list[int], int, Address]:
     """As `lowsock.recv_fds`, awaitable. See unix(7), recvmsg(2)."""
     flags = checked_flags(flags)
-    return await attempt(sock, reading(flags), lambda: descriptors.recv_fds(sock, bufsize, maxfds, flags))
+    return await attempt(sock, read_direction(flags), lambda: descriptors.recv_fds(sock, bufsize, maxfds, flags))
 
 
 async def send_rights(
     sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int | HasFileno], flags: int = 0, address: Address = None
 ) -> int:
-    """As `lowsock.send_rights`, awaitable: the objects among ``fds`` are kept alive until it is done, and asked for their
-    numbers at each attempt; ``address`` is numeric. See unix(7)."""
-    own = fds if isinstance(fds, OwnedFds) else kept("fds", "ints or objects with fileno()", fds)
+    """As `lowsock.send_rights`, awaitable. The objects among ``fds`` are kept alive until it is done, and each attempt asks
+    them for their numbers. ``address`` is numeric. See unix(7)."""
+    own = fds if isinstance(fds, OwnedFds) else snapshot("fds", "ints or objects with fileno()", fds)
     return await _send_descriptors(rights.send_rights, sock, buffers, own, flags, address)
 
 
@@ -121,12 +132,12 @@ async def recv_rights(
 ) -> tuple[bytes, OwnedFds, int, Address]:
     """As `lowsock.recv_rights`, awaitable. See unix(7), recvmsg(2)."""
     flags = checked_flags(flags)
-    return await attempt(sock, reading(flags), lambda: rights.recv_rights(sock, bufsize, maxfds, flags))
+    return await attempt(sock, read_direction(flags), lambda: rights.recv_rights(sock, bufsize, maxfds, flags))
 
 
 async def _send_descriptors(call: Any, sock: Socket, buffers: Any, fds: Any, flags: int, address: Address) -> int:
     flags = checked_flags(flags)
-    own = kept("buffers", "bytes-like objects", buffers)
+    own = snapshot("buffers", "bytes-like objects", buffers)
     if address is not None:
         _refuse_names(sock, address)
     return await attempt(sock, WRITE, lambda: call(sock, own, fds, flags, address))

@@ -13,7 +13,7 @@ from lowsock._system.arguments import checked_seconds
 from lowsock._system.errors import fail
 from lowsock.aio._wait.queue import ERROR, WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, kept
+from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, snapshot
 from lowsock.errqueue._events import LIMIT
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class ZeroCopySender:
-    """A `lowsock.errqueue.ZeroCopySender` whose calls are awaitable. The socket is non-blocking, and stays yours. Tasks may
-    share a sender. An asynchronous context manager. See send(2), socket(7)."""
+    """A `lowsock.errqueue.ZeroCopySender` whose calls are awaitable, and an asynchronous context manager. The socket is
+    non-blocking, and stays yours. Tasks may share a sender. See send(2), socket(7)."""
 
     def __init__(self, sock: Socket, *, timeout: float | None = None, first_key: int | None = None) -> None:
-        """As `lowsock.errqueue.ZeroCopySender`; `ValueError` for a socket with a timeout other than 0, too."""
+        """As `lowsock.errqueue.ZeroCopySender`. Also raises `ValueError` for a socket with a timeout other than 0."""
         descriptor(sock)
         self._sock, self._timeout = sock, timeout
         self._sender = errqueue.ZeroCopySender(sock, timeout=timeout, first_key=first_key)
@@ -60,10 +60,10 @@ class ZeroCopySender:
         flags: int = 0,
         ancdata: Iterable[ControlMessage] = NO_ANCDATA,
     ) -> Sent:
-        """As `lowsock.errqueue.ZeroCopySender.send`, awaitable. Memory of `buffer` is read when it is sent, so leave it as
-        it is while this waits. See send(2), MSG_ZEROCOPY."""
+        """As `lowsock.errqueue.ZeroCopySender.send`, awaitable. Memory of `buffer` is read when it is sent: do not change it
+        while this waits. See send(2), MSG_ZEROCOPY."""
         flags, send = checked_flags(flags), self._sender.send
-        own = ancdata if ancdata is NO_ANCDATA else kept("ancdata", "(level, type, data)", ancdata)
+        own = ancdata if ancdata is NO_ANCDATA else snapshot("ancdata", "(level, type, data)", ancdata)
         return await attempt(self._sock, WRITE, lambda: send(data, address, flags, own))
 
     # ---- the error queue ----
@@ -78,13 +78,13 @@ class ZeroCopySender:
         """As `lowsock.errqueue.ZeroCopySender.wait`, awaitable. See recvmsg(2), MSG_ERRQUEUE."""
         deadline = _deadline(timeout)
 
-        def look() -> bool:
+        def check() -> bool:
             done = self._sender.wait(0, key)
             if not done and (deadline is None or time.monotonic() < deadline):
                 fail(-errno.EAGAIN)
             return done
 
-        return await attempt(self._sock, ERROR, look, deadline)
+        return await attempt(self._sock, ERROR, check, deadline)
 
     @property
     def pending(self) -> int:
@@ -93,7 +93,7 @@ class ZeroCopySender:
 
     @property
     def pending_bytes(self) -> int:
-        """The bytes of memory that are kept for them."""
+        """How many bytes of memory are kept for these sends."""
         return self._sender.pending_bytes
 
     @property
@@ -122,11 +122,11 @@ async def finish(sock: Socket, sender: Any, timeout: float | None) -> None:
     """Waits until the kernel is done with what ``sender`` sent, at most ``timeout`` seconds, and closes it."""
     deadline = _deadline(timeout)
 
-    def look() -> None:
+    def check() -> None:
         if not sender._is_done() and (deadline is None or time.monotonic() < deadline):
             fail(-errno.EAGAIN)
 
-    await attempt(sock, ERROR, look, deadline)
+    await attempt(sock, ERROR, check, deadline)
     sender.close(0)
 
 

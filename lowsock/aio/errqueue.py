@@ -33,21 +33,21 @@ async def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
 
 
 async def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -> list[Event]:
-    """As `lowsock.errqueue.wait`, awaitable: waits until the error queue has events, at most ``timeout`` seconds; returns
-    what `read` then returns, an empty list when the time is up.
+    """As `lowsock.errqueue.wait`, awaitable: waits until the error queue has events, at most ``timeout`` seconds. Returns
+    what `read` then returns, or an empty list when the time is up.
 
-    Data that arrives meanwhile wakes nobody, and calls that wait for data go on as if nobody waited here. See recvmsg(2).
+    Data that arrives does not wake this call, and this call does not hold up calls that wait for data. See recvmsg(2).
     """
     seconds = checked_seconds("timeout", timeout)
     deadline = None if seconds is None else time.monotonic() + seconds
 
-    def look() -> list[Event]:
+    def read_once() -> list[Event]:
         events = errqueue.read(sock, limit)
         if not events and (deadline is None or time.monotonic() < deadline):
             fail(-errno.EAGAIN)
         return events
 
-    return await attempt(sock, ERROR, look, deadline)
+    return await attempt(sock, ERROR, read_once, deadline)
 
 
 if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Datagrams in bulk, awaitable: `lowsock.udp` has what they come as. See udp(7)."""
+"""Datagrams in bulk, awaitable. What they arrive as is in `lowsock.udp`. See udp(7)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lowsock import udp
 from lowsock._system.exports import public
 from lowsock.aio._wait.queue import READ, WRITE
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, kept
+from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, snapshot
 from lowsock.aio._zerocopy import finish
 from lowsock.errqueue._events import LIMIT
 
@@ -42,7 +42,7 @@ class Endpoint:
         zerocopy: bool = False,
         txtime: int | None = None,
     ) -> None:
-        """As `lowsock.udp.Endpoint`; `ValueError` for a socket with a timeout other than 0, too."""
+        """As `lowsock.udp.Endpoint`. Also raises `ValueError` for a socket with a timeout other than 0."""
         descriptor(sock)
         self._sock = sock
         self._endpoint = udp.Endpoint(
@@ -57,14 +57,14 @@ class Endpoint:
             txtime=txtime,
         )
 
-    # ---- what is there ----
+    # ---- what it has ----
 
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self._endpoint.fileno()
 
     def gettimeout(self) -> float | None:
-        """The socket's timeout: 0; None where it has none."""
+        """The socket's timeout: 0, or None if the socket has none."""
         return self._endpoint.gettimeout()
 
     @property
@@ -74,7 +74,7 @@ class Endpoint:
 
     @property
     def gro(self) -> bool:
-        """Whether the kernel may put datagrams together (UDP_GRO)."""
+        """Whether the kernel may join datagrams (UDP_GRO)."""
         return self._endpoint.gro
 
     @property
@@ -84,7 +84,7 @@ class Endpoint:
 
     @property
     def local(self) -> bool:
-        """Whether datagrams come with our address that they came to, and the interface."""
+        """Whether datagrams come with our address that they were sent to, and the interface."""
         return self._endpoint.local
 
     @property
@@ -99,12 +99,12 @@ class Endpoint:
 
     @property
     def txtime(self) -> bool:
-        """Whether SO_TXTIME could be set, so that sends may say when they are to leave."""
+        """Whether SO_TXTIME could be set, so that sends may say when their datagrams leave."""
         return self._endpoint.txtime
 
     @property
     def fallbacks(self) -> Fallbacks:
-        """What sends have taught so far: `lowsock.udp.Fallbacks`, a copy."""
+        """Which fallbacks the sends so far have led to: `lowsock.udp.Fallbacks`, a copy."""
         return self._endpoint.fallbacks
 
     # ---- sending ----
@@ -121,11 +121,11 @@ class Endpoint:
         txtime: int | None = None,
         flags: int = 0,
     ) -> int:
-        """As `lowsock.udp.Endpoint.send`, awaitable; returns how many datagrams went. Only the first is waited for, so
-        nothing has gone where it is cancelled. See udp(7), UDP_SEGMENT."""
+        """As `lowsock.udp.Endpoint.send`, awaitable; returns how many datagrams went. It waits for the first only: if it is
+        cancelled, nothing has gone. See udp(7), UDP_SEGMENT."""
         flags, send = checked_flags(flags), self._endpoint.send
-        more: dict[str, Any] = {"segment_size": segment_size, "ecn": ecn, "source": source, "ifindex": ifindex}
-        return await attempt(self._sock, WRITE, lambda: send(data, address, txtime=txtime, flags=flags, **more))
+        options: dict[str, Any] = {"segment_size": segment_size, "ecn": ecn, "source": source, "ifindex": ifindex}
+        return await attempt(self._sock, WRITE, lambda: send(data, address, txtime=txtime, flags=flags, **options))
 
     async def send_many(
         self,
@@ -136,7 +136,7 @@ class Endpoint:
         flags: int = 0,
     ) -> int:
         """As `lowsock.udp.Endpoint.send_many`, awaitable; returns how many datagrams went. See sendmmsg(2)."""
-        own = kept("datagrams", "(data, address)", datagrams)
+        own = snapshot("datagrams", "(data, address)", datagrams)
         flags, send_many = checked_flags(flags), self._endpoint.send_many
         return await attempt(self._sock, WRITE, lambda: send_many(own, ecn=ecn, source=source, flags=flags))
 
@@ -153,13 +153,13 @@ class Endpoint:
         return await attempt(self._sock, READ, lambda: self._endpoint.recv_coalesced(flags))
 
     async def recv_into(self, buffers: Iterable[Buffer], flags: int = 0) -> Received:
-        """As `lowsock.udp.Endpoint.recv_into`, awaitable. While it waits the buffers are not held. See recvmsg(2)."""
-        flags, own = checked_flags(flags), kept("buffers", "bytes-like objects", buffers)
+        """As `lowsock.udp.Endpoint.recv_into`, awaitable. The buffers are not locked while it waits. See recvmsg(2)."""
+        flags, own = checked_flags(flags), snapshot("buffers", "bytes-like objects", buffers)
         return await attempt(self._sock, READ, lambda: self._endpoint.recv_into(own, flags))
 
     async def read_errors(self, limit: int = LIMIT) -> list[Event]:
-        """The events of the error queue, the oldest first, at most ``limit``; it never waits. To wait for them there is
-        `lowsock.aio.errqueue.wait`. See recvmsg(2), MSG_ERRQUEUE."""
+        """The events of the error queue, the oldest first, at most ``limit``. It never waits; `lowsock.aio.errqueue.wait`
+        does. See recvmsg(2), MSG_ERRQUEUE."""
         if is_trio():
             await checkpoint()
         return self._endpoint.read_errors(limit)
@@ -167,9 +167,9 @@ class Endpoint:
     # ---- the end ----
 
     async def close(self, timeout: float | None = None) -> None:
-        """Waits until the kernel is done with what was sent by MSG_ZEROCOPY, at most ``timeout`` seconds; then it is as
-        `lowsock.errqueue.ZeroCopySender.close`. The socket stays open. Without ``zerocopy`` there is nothing to do. If it
-        is cancelled, nothing is closed yet."""
+        """Waits until the kernel is done with what was sent by MSG_ZEROCOPY, at most ``timeout`` seconds; then does what
+        `lowsock.errqueue.ZeroCopySender.close` does. The socket stays open. Without ``zerocopy`` there is nothing to do. If
+        it is cancelled, nothing is closed yet."""
         sender = self._endpoint._zerocopy
         if sender is None:
             if is_trio():

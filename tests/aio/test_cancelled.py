@@ -135,7 +135,7 @@ def close_all(result):
 
 
 # What an exception cuts short there is not done again: a reader may stay, until it is heard of once.
-CLEANUP = {"leave", "take_down", "settle", "forget", "_unwatch", "unwatch", "_is_for_writing", "_close_between", "queues_of",
+CLEANUP = {"leave", "_tear_down", "disarm", "forget", "_unwatch", "unwatch", "_is_for_writing", "_close_epoll", "queues_of",
            "key_of"}  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def test_an_exception_at_every_step_leaves_nothing_behind(name, make, open_fds):
     for world, error, outcome in at_every_step(partial(receive, name=name), make, make_world):
         close_all(getattr(world, "results", [None])[0])
         point, outcome = outcome.point, outcome.raised
-        if point is not None and point.function == "_hear":  # a callback: the loop logs it
+        if point is not None and point.function == "_on_ready":  # a callback: the loop logs it
             world.coroutine.close()
             continue
         assert outcome in (error, None), point

@@ -40,8 +40,8 @@ def nowhere():
 def attempts(monkeypatch):
     """Grows by one with each sleep that begins, in all queues."""
     begun = []
-    aim = _queue.Queue.aim
-    monkeypatch.setattr(_queue.Queue, "aim", lambda *args: (begun.append(args), aim(*args))[1])
+    arm = _queue.Queue.arm
+    monkeypatch.setattr(_queue.Queue, "arm", lambda *args: (begun.append(args), arm(*args))[1])
     return begun
 
 

@@ -246,7 +246,7 @@ async def connected(recorder, **options):
 
 def counted(transport):
     """Counts the attempts to receive."""
-    transport._expect_many()
+    transport._expect_batches()
     calls, receive = [], transport._recv
 
     @of_lowsock
@@ -259,18 +259,18 @@ def counted(transport):
 
 
 class Watched:
-    """The calls that a transport's carrier got, which go through."""
+    """The calls that a transport's backend gets, which go through."""
 
     def __init__(self, transport):
         self.calls = []
-        carrier = transport._carrier
-        for name in ("one", "run", "many", "beside"):
-            setattr(carrier, name, self._watched(name, getattr(carrier, name)))
+        backend = transport._backend
+        for name in ("send_one", "send_run", "send_many", "send_with_control"):
+            setattr(backend, name, self._watched(name, getattr(backend, name)))
 
     def _watched(self, name, call):
         @of_lowsock
         def watched(first, *rest):
-            self.calls.append((name, 1 if name == "one" else len(first)))
+            self.calls.append((name, 1 if name == "send_one" else len(first)))
             return call(first, *rest)
 
         return watched

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Making the endpoint of a datagram transport: names, sockets, options. See udp(7)."""
+"""Making a transport: resolves names, opens and prepares the socket. See udp(7)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable
 
 from lowsock._system.arguments import checked_int
-from lowsock.aio._datagram.carriers import carrier
+from lowsock.aio._datagram.backends import backend_for
 from lowsock.aio._datagram.transport import DatagramTransport
 
 if TYPE_CHECKING:
     import asyncio
 
-    from lowsock.aio._datagram.carriers import Carrier
+    from lowsock.aio._datagram.backends import Backend
 
     Addresses = tuple[Any, Any]  # local, remote
     Candidate = tuple[int, int, Addresses]  # family, protocol
 
 _INET = (socket.AF_INET, socket.AF_INET6)
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-# The options that hold what all datagrams carry in IP's second byte; an IPv6 socket has both, for it may send by IPv4.
-_CLASSES = {
+# The options for IP's second byte, TOS or traffic class. An IPv6 socket has both, because it may send by IPv4.
+_TOS_OPTIONS = {
     socket.AF_INET: ((socket.IPPROTO_IP, socket.IP_TOS),),
     socket.AF_INET6: ((socket.IPPROTO_IPV6, socket.IPV6_TCLASS), (socket.IPPROTO_IP, socket.IP_TOS)),
 }
@@ -51,8 +51,8 @@ async def create_datagram_endpoint(
 ) -> tuple[DatagramTransport, Any]:
     """Makes a datagram endpoint as the loop's own method does, with the same arguments; returns ``(transport, protocol)``.
 
-    The protocol is called as the loop's own transport would call it. One that has a method ``datagrams_received`` gets all
-    that came by one system call as a list of `lowsock.udp.Datagram`, and no ``datagram_received``.
+    The transport calls the protocol as the loop's own transport would. If the protocol has a method ``datagrams_received``,
+    that gets all that came by one system call, as a list of `lowsock.udp.Datagram`, and ``datagram_received`` is not called.
 
     ``gso`` and ``gro`` are segmentation offload in sends and in receives. ``ecn`` and ``local``: let datagrams come with
     their ECN, and with our address and the interface; None: if the protocol has ``datagrams_received``. ``timestamps``:
@@ -74,33 +74,33 @@ async def create_datagram_endpoint(
         sock.setblocking(False)
     else:
         candidates = await _candidates(loop, local_addr, remote_addr, family, proto, flags)
-        sock, address = _opened(candidates, bool(reuse_port), bool(allow_broadcast))
+        sock, address = _open_socket(candidates, bool(reuse_port), bool(allow_broadcast))
     try:
         if default is not None:
             _set_ecn(sock, default)
         protocol = protocol_factory()
-        transport = DatagramTransport(loop, sock, protocol, _carrier(sock, protocol, asked, gso, gro), address)
+        transport = DatagramTransport(loop, sock, protocol, _backend(sock, protocol, asked, gso, gro), address)
     except BaseException:
         if not given:
             sock.close()
         raise
-    await _begun(loop, transport, protocol)
+    await _start(loop, transport, protocol)
     return transport, protocol
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
-    module: Any = sys.modules.get("asyncio")  # where nobody has imported it, none runs
+    module: Any = sys.modules.get("asyncio")  # if nobody has imported it, no loop runs
     loop: asyncio.AbstractEventLoop | None = None if module is None else module._get_running_loop()
     if loop is None:
         raise RuntimeError("create_datagram_endpoint takes a running asyncio loop: protocols are asyncio's")
     return loop
 
 
-async def _begun(loop: asyncio.AbstractEventLoop, transport: DatagramTransport, protocol: Any) -> None:
-    """Nothing is received before the protocol knows of its connection, and whoever made it goes on after that."""
+async def _start(loop: asyncio.AbstractEventLoop, transport: DatagramTransport, protocol: Any) -> None:
+    """Calls ``connection_made``, then starts reading, then returns."""
     waiter = loop.create_future()
     loop.call_soon(protocol.connection_made, transport)
-    loop.call_soon(transport._begin)
+    loop.call_soon(transport._start_reading)
     loop.call_soon(_wake, waiter)
     try:
         await waiter
@@ -128,7 +128,7 @@ def _check_socket(sock: socket.socket, modifiers: dict[str, Any]) -> None:
 async def _candidates(
     loop: asyncio.AbstractEventLoop, local: Any, remote: Any, family: int, proto: int, flags: int
 ) -> list[Candidate]:
-    """All sockets that can be tried, in the order in which names were resolved."""
+    """The sockets to try, in the order in which names were resolved."""
     if not (local or remote):
         if not family:
             raise ValueError("family must be given if no address is")
@@ -143,14 +143,14 @@ async def _candidates(
         if address is not None:
             for row in await _resolved(loop, name, address, family, proto, flags):
                 found.setdefault((row[0], row[2]), [None, None])[i] = row[4]
-    whole = [
-        (*key, (mine, peers))
-        for key, (mine, peers) in found.items()
-        if not ((local and mine is None) or (remote and peers is None))
+    candidates = [
+        (*key, (own, peer))
+        for key, (own, peer) in found.items()
+        if not ((local and own is None) or (remote and peer is None))
     ]
-    if not whole:
+    if not candidates:
         raise ValueError("local_addr and remote_addr have no address family in common")
-    return whole
+    return candidates
 
 
 async def _resolved(loop: asyncio.AbstractEventLoop, name: str, address: Any, family: int, proto: int, flags: int) -> Any:
@@ -160,14 +160,14 @@ async def _resolved(loop: asyncio.AbstractEventLoop, name: str, address: Any, fa
     if isinstance(port, int) and not 0 <= port <= 0xFFFF:  # getaddrinfo(3) would take its lower half
         raise OverflowError(f"{name} port must be 0 to 65535, not {port}")
     kind = socket.SOCK_DGRAM
-    try:  # a numeric one at once; the loop would ask a thread
+    try:  # a numeric address takes no thread, which the loop would use
         return socket.getaddrinfo(host, port, family, kind, proto, flags | _NUMERIC)
     except (socket.gaierror, UnicodeError):
         return await loop.getaddrinfo(host, port, family=family, type=kind, proto=proto, flags=flags)
 
 
-def _opened(candidates: list[Candidate], reuse_port: bool, broadcast: bool) -> tuple[socket.socket, Any]:
-    """The first socket that can be made; if there is none, the error of the first is raised."""
+def _open_socket(candidates: list[Candidate], reuse_port: bool, broadcast: bool) -> tuple[socket.socket, Any]:
+    """The first socket that can be made. If there is none, raises the error of the first."""
     failed = []
     for family, proto, (local, remote) in candidates:
         sock = None
@@ -201,7 +201,7 @@ def _prepare(sock: socket.socket, local: Any, remote: Any, reuse_port: bool, bro
 
 
 def _remove_stale(path: str) -> None:
-    """A socket that another process has left behind at a path, as the loops do."""
+    """Removes a socket that another process has left behind at a path, as the loops do."""
     if path[0] == "\0":
         return
     try:
@@ -215,16 +215,16 @@ def _remove_stale(path: str) -> None:
 
 
 def _set_ecn(sock: socket.socket, ecn: int) -> None:
-    rows = _CLASSES.get(sock.family)
+    rows = _TOS_OPTIONS.get(sock.family)
     if rows is None:
         raise ValueError("default_ecn takes a UDP socket")
     for level, option in rows:
         sock.setsockopt(level, option, sock.getsockopt(level, option) & ~3 | ecn)
 
 
-def _carrier(sock: socket.socket, protocol: Any, asked: dict[str, bool | None], gso: bool, gro: bool) -> Carrier:
-    whole = hasattr(protocol, "datagrams_received") and sock.family in _INET
-    wanted = {name: whole if value is None else bool(value) for name, value in asked.items()}
+def _backend(sock: socket.socket, protocol: Any, asked: dict[str, bool | None], gso: bool, gro: bool) -> Backend:
+    default = hasattr(protocol, "datagrams_received") and sock.family in _INET
+    wanted = {name: default if value is None else bool(value) for name, value in asked.items()}
     if wanted["errors"] and not hasattr(protocol, "errors_received"):
         raise TypeError("errors takes a protocol that has a method errors_received")
-    return carrier(sock, gso=gso, gro=gro, **wanted)
+    return backend_for(sock, gso=gso, gro=gro, **wanted)

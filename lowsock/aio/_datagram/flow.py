@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""When a protocol is to stop writing, and when it may go on: the limits of a transport's write buffer."""
+"""Flow control: when a protocol must stop writing, and when it may go on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HIGH = 64 * 1024  # bytes, as in asyncio
 
 
 class Flow:
-    """Calls ``pause_writing`` and ``resume_writing`` of the transport's protocol, in turns."""
+    """Calls ``pause_writing`` and ``resume_writing`` of the transport's protocol alternately."""
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
@@ -18,7 +18,7 @@ class Flow:
         self.limit(None, None)
 
     def limit(self, high: int | None, low: int | None) -> None:
-        """Sets both, as asyncio does: one that is None follows from the other, as 4 to 1."""
+        """Sets both, as asyncio does: if one is None, ``high`` is four times ``low``."""
         if high is None:
             high = _HIGH if low is None else 4 * low
         if low is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The sending half of a datagram transport: what leaves at once, what leaves together, and what waits for room."""
+"""The sending half of a transport: which datagrams are sent at once, which in a batch, and which wait for room."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock._memory.address import encode_for, family_of
 from lowsock._system.errors import raised_inside
-from lowsock.aio._datagram.carriers import cut
+from lowsock.aio._datagram.backends import segments
 from lowsock.aio._datagram.flow import Flow
 from lowsock.aio._datagram.outgoing import Outgoing
 from lowsock.aio._datagram.readiness import Readiness
@@ -19,51 +19,51 @@ from lowsock.udp._control import checked_segment
 if TYPE_CHECKING:
     import socket
 
-    from lowsock.aio._datagram.carriers import Carrier
+    from lowsock.aio._datagram.backends import Backend
 
-_TURN = 256 * 1024  # bytes that wait for the end of a turn
-_ALONE = 4  # turns of one datagram each, after which the first of a turn is sent at once
-_PROBED = 8  # of these, one turn is watched for more
+_MAX_CORKED = 256 * 1024  # bytes that wait for the end of an iteration of the loop
+_LONE_THRESHOLD = 4  # iterations with one datagram each, after which the first of an iteration is sent at once
+_PROBE_INTERVAL = 8  # one in so many of these iterations is watched for more datagrams
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
-_WARNED = 5  # datagrams for a lost connection
-_NOT_KNOWN: Any = object()
+_SILENT_DROPS = 5  # datagrams that a lost connection drops without a warning
+_UNKNOWN: Any = object()
 
 logger = logging.getLogger("asyncio")
 
 
 class DatagramSender(asyncio.DatagramTransport):
-    """All that sends. `_reading` and `_closing` are the other half's to set."""
+    """All that sends. The receiving half sets `_draining` and `_closing`."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, carrier: Carrier, address: Any
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, backend: Backend, address: Any
     ) -> None:
         super().__init__()
         self._info = {
             "socket": TransportSocket(sock),
             "sockname": _name(sock.getsockname),
             "peername": _name(sock.getpeername),
-            "endpoint": carrier.endpoint,
+            "endpoint": backend.endpoint,
         }
-        self._loop, self._carrier, self._protocol = loop, carrier, protocol
+        self._loop, self._backend, self._protocol = loop, backend, protocol
         self._family, self._address = family_of(sock), address
         self._connected = self._info["peername"] is not None
-        self._known = None if self._connected else _NOT_KNOWN  # the last address, which needs no more checks
+        self._known_address = None if self._connected else _UNKNOWN  # the last address that was checked
         self._closing = self._lost = False
-        self._held = False  # datagrams are not sent at once: any of the next three
-        self._reading = self._scheduled = self._blocked = False
-        self._express = False  # in the answer to a datagram that came alone: the first is sent at once
-        self._direct = self._probing = False
-        self._alone = self._after_loss = 0
+        self._corked = False  # datagrams stay in the queue, for one of these reasons:
+        self._draining = self._scheduled = self._blocked = False
+        self._bypass = False  # the next datagram bypasses the queue: it answers one that came alone
+        self._flush_first = self._probing = False
+        self._lone_iterations = self._dropped = 0
         self._timer: asyncio.TimerHandle | None = None
         self._pause = _FIRST_PAUSE
-        self._out = Outgoing(carrier, self._refused, self._fail)
+        self._out = Outgoing(backend, self._refused, self._fail)
         self._queue = self._out.queue
         self._flow = Flow(self, loop)
         self._send, self._send_to = sock.send, sock.sendto
         self._readiness = Readiness(loop, sock.fileno(), self._read_ready, self._write_ready)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """``socket``, ``sockname``, ``peername``, and ``endpoint``: the `lowsock.udp.Endpoint`, None where there is none."""
+        """``socket``, ``sockname``, ``peername``, and ``endpoint``: the `lowsock.udp.Endpoint`, or None if there is none."""
         return self._info.get(name, default)
 
     def _refused(self, error: OSError) -> None:
@@ -72,11 +72,11 @@ class DatagramSender(asyncio.DatagramTransport):
             return
         try:
             self._protocol.error_received(error)
-        except Exception as raised:  # whoever closes a transport does not expect it
-            self._tell("protocol.error_received() raised", raised)
+        except Exception as raised:  # the caller of `close` does not expect it
+            self._report("protocol.error_received() raised", raised)
 
-    def _tell(self, message: str, error: BaseException) -> None:
-        """Tells the loop of an exception."""
+    def _report(self, message: str, error: BaseException) -> None:
+        """Passes an exception to the loop's exception handler."""
         self._loop.call_exception_handler(
             {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
         )
@@ -87,7 +87,7 @@ class DatagramSender(asyncio.DatagramTransport):
     def _fail(self, error: BaseException) -> None:
         raise NotImplementedError
 
-    def _lose(self, error: BaseException | None) -> None:
+    def _end_connection(self, error: BaseException | None) -> None:
         raise NotImplementedError
 
     # ---- sending ----
@@ -95,18 +95,18 @@ class DatagramSender(asyncio.DatagramTransport):
     def sendto(
         self, data: Any, addr: Any = None, *, ecn: int | None = None, source: Any = None, segment_size: int | None = None
     ) -> None:
-        """Sends ``data``, at the latest at the end of this turn of the loop.
+        """Sends ``data``, at the latest at the end of this iteration of the loop.
 
         ``addr`` is numeric. ``segment_size`` cuts ``data`` into datagrams of that many bytes. ``ecn`` and ``source`` are as
-        in `lowsock.udp.Endpoint.send`; they take a UDP socket. Wrong arguments raise, what the kernel refuses is told to
+        in `lowsock.udp.Endpoint.send`; they take a UDP socket. Wrong arguments raise; what the kernel refuses goes to
         ``error_received``.
         """
         if type(data) is not bytes:
-            data = _copied(data)
-        if addr is not self._known:
-            addr = self._known if addr == self._known else self._checked(addr)
-        if self._express and ecn is source is segment_size is None:
-            self._express = False
+            data = _as_bytes(data)
+        if addr is not self._known_address:
+            addr = self._known_address if addr == self._known_address else self._checked_address(addr)
+        if self._bypass and ecn is source is segment_size is None:
+            self._bypass = False
             try:
                 if addr is None:
                     self._send(data)
@@ -114,31 +114,31 @@ class DatagramSender(asyncio.DatagramTransport):
                     self._send_to(data, addr)
                 return
             except (BlockingIOError, InterruptedError):
-                pass  # what waits in the queue is tried again, and then waited for
+                pass  # the queue tries it again, and then waits
             except OSError as error:
                 if not raised_inside(error):
                     raise
                 self._refused(error)
                 return
         if self._lost:
-            self._warn_of_loss()
+            self._drop_after_loss()
             return
         out = self._out
         if ecn is source is segment_size is None:
             self._queue.append((data, addr))
         else:
             self._queue.extend(self._items(data, addr, ecn, source, segment_size))
-            self._express = False  # what comes next would overtake it
+            self._bypass = False  # the next datagram would overtake this one
         out.size += len(data) or 1
-        if not self._held:
-            self._begin_turn()
+        if not self._corked:
+            self._begin_iteration()
         elif self._blocked:
             self._flow.pause_if_full(out.size)
-        elif out.size > _TURN:
+        elif out.size > _MAX_CORKED:
             self._flush()
 
-    def _checked(self, addr: Any) -> Any:
-        """The address that the kernel is to be told."""
+    def _checked_address(self, addr: Any) -> Any:
+        """The address to give the kernel."""
         if self._address is not None and addr is not None and addr != self._address:
             raise ValueError(f"addr must be None or {self._address!r}, the address that the endpoint was made with")
         if self._connected:
@@ -147,65 +147,65 @@ class DatagramSender(asyncio.DatagramTransport):
             return self._address
         if addr is not None:
             encode_for(-1, addr, self._family)
-            self._known = addr
+            self._known_address = addr
         return addr
 
     def _items(self, data: bytes, addr: Any, ecn: Any, source: Any, segment: Any) -> list[Any]:
-        pieces = [data] if segment is None else cut(data, checked_segment(segment))
+        pieces = [data] if segment is None else segments(data, checked_segment(segment))
         if ecn is source is None:
             return [(piece, addr) for piece in pieces]
-        beside = self._carrier.checked(addr or self._info["peername"], ecn, source)
-        self._out.marked += len(pieces)
-        return [(piece, addr, beside) for piece in pieces]
+        control = self._backend.checked_control(addr or self._info["peername"], ecn, source)
+        self._out.with_control += len(pieces)
+        return [(piece, addr, control) for piece in pieces]
 
-    def _begin_turn(self) -> None:
-        """The first datagram of a turn. Who sends but one in each has it sent at once: to wait would be all loss."""
-        if self._direct:
-            self._alone += 1
+    def _begin_iteration(self) -> None:
+        """The first datagram of an iteration. It is sent at once if iterations have one each: to wait would gain nothing."""
+        if self._flush_first:
+            self._lone_iterations += 1
             self._flush()
-            if self._alone % _PROBED or self._held or self._lost:
+            if self._lone_iterations % _PROBE_INTERVAL or self._corked or self._lost:
                 return
             self._probing = True
         self._schedule()
 
     def _schedule(self) -> None:
-        self._scheduled = self._held = True
-        self._loop.call_soon(self._end_turn)
+        self._scheduled = self._corked = True
+        self._loop.call_soon(self._end_iteration)
 
-    def _end_turn(self) -> None:
+    def _end_iteration(self) -> None:
         count = len(self._queue) + self._probing
-        self._alone = self._alone + 1 if count <= 1 else 0
-        self._direct = self._alone >= _ALONE
+        self._lone_iterations = self._lone_iterations + 1 if count <= 1 else 0
+        self._flush_first = self._lone_iterations >= _LONE_THRESHOLD
         self._scheduled = self._probing = False
         self._flush()
 
     def _flush(self) -> None:
-        """Sends what waits, unless the kernel has no room, and does what comes after that."""
-        if self._blocked or self._lost or self._out.sending:
+        """Sends what is in the queue, unless the kernel has no room."""
+        if self._blocked or self._lost or self._out.flushing:
             return
-        self._held = True
+        self._corked = True
         try:
             if not self._out.flush():
                 self._block()
         finally:
-            self._go_on()
+            self._after_flush()
 
-    def _go_on(self) -> None:
-        """What an exception or `error_received` has left in the queue goes in the next turn."""
-        self._held = self._scheduled or self._reading or self._blocked
+    def _after_flush(self) -> None:
+        """What an exception or ``error_received`` has left in the queue goes in the next iteration."""
+        self._corked = self._scheduled or self._draining or self._blocked
         if not self._queue:
             if self._closing:
-                self._lose(None)
-        elif not self._held and not self._lost:
+                self._end_connection(None)
+        elif not self._corked and not self._lost:
             self._schedule()
 
     def _block(self) -> None:
-        self._blocked = self._held = True
-        self._readiness.write(True)
+        self._blocked = self._corked = True
+        self._readiness.want_write(True)
         self._flow.pause_if_full(self._out.size)
 
     def _write_ready(self) -> None:
-        """There is room, it is said. For some sockets it always is, or there is an error: then pauses grow."""
+        """The loop says that there is room. Of some sockets, and after errors, it always says so: then pauses grow."""
         self._timer = None
         if self._lost:
             return
@@ -217,14 +217,14 @@ class DatagramSender(asyncio.DatagramTransport):
             if not self._lost:
                 self._watch_for_room(len(self._queue) < before)
                 self._flow.resume_if_empty(self._out.size)
-            self._go_on()
+            self._after_flush()
 
-    def _watch_for_room(self, some_went: bool) -> None:
-        if not self._blocked or some_went:
+    def _watch_for_room(self, some_sent: bool) -> None:
+        if not self._blocked or some_sent:
             self._pause = _FIRST_PAUSE
-            self._readiness.write(self._blocked)
+            self._readiness.want_write(self._blocked)
         else:
-            self._readiness.write(False)
+            self._readiness.want_write(False)
             self._timer = self._loop.call_later(self._pause, self._write_ready)
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
@@ -243,9 +243,9 @@ class DatagramSender(asyncio.DatagramTransport):
         if self._blocked:
             self._flow.pause_if_full(self._out.size)
 
-    def _warn_of_loss(self) -> None:
-        self._after_loss += 1
-        if self._after_loss > _WARNED:
+    def _drop_after_loss(self) -> None:
+        self._dropped += 1
+        if self._dropped > _SILENT_DROPS:
             logger.warning("a datagram for a transport that is closed is dropped")
 
 
@@ -256,7 +256,7 @@ def _name(call: Any) -> Any:
         return None
 
 
-def _copied(data: Any) -> bytes:
+def _as_bytes(data: Any) -> bytes:
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     try:

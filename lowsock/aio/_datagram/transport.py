@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The transport of datagrams in bulk: what an asyncio protocol sees of a socket."""
+"""The transport: what an asyncio protocol sees of a datagram socket. Its receiving half, and its end."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import asyncio
     import socket
 
-    from lowsock.aio._datagram.carriers import Carrier
+    from lowsock.aio._datagram.backends import Backend
 
-_MOST = 512  # datagrams after which one readiness callback lets the loop go on
-_ERROR = 64  # datagrams that an error counts as
-_LARGEST = 65536  # bytes of any UDP datagram
-_LOOKS = 64  # datagrams that come alone between two looks for more
-_EAGER = 8  # wake-ups in a row that brought one datagram
-_TOGETHER = 32  # datagrams sent while receiving that do not wait for the end of it
-_SEVERAL = 8  # datagrams of one call after which another is worth it
+_MAX_BURST = 512  # datagrams after which a readiness callback returns to the loop
+_ERROR_COST = 64  # how many datagrams an error counts as
+_MAX_SIZE = 65536  # bytes of any UDP datagram
+_PROBE_INTERVAL = 64  # datagrams that come alone between two looks for more
+_MAX_RETRIES = 8  # retries in a row that find nothing; after these, a datagram that comes alone is not followed by a retry
+_FLUSH_COUNT = 32  # datagrams in the queue that do not wait for the end of a receive
+_FULL_ENOUGH = 8  # datagrams of one call that make another call worthwhile
 
 
 class DatagramTransport(DatagramSender):
@@ -31,20 +31,20 @@ class DatagramTransport(DatagramSender):
     `resume_reading`, `is_reading`, `set_protocol` and `get_protocol`."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, carrier: Carrier, address: Any
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, backend: Backend, address: Any
     ) -> None:
         self._sock: socket.socket | None = None
-        super().__init__(loop, sock, protocol, carrier, address)
-        self._recv, self._recv_from = carrier.recv, carrier.recv_from
-        self._eager = _EAGER  # wake-ups that may bring one datagram only until the next is left to the loop's next turn
-        self._looks = 1  # so many datagrams alone, and then it is seen whether there are more
+        super().__init__(loop, sock, protocol, backend, address)
+        self._recv, self._recv_from = backend.recv, backend.recv_from
+        self._retries_left = _MAX_RETRIES
+        self._until_probe = 1  # datagrams that come alone until the next look for more
         self._paused = False
-        self._halted = False  # no datagram is to be delivered: paused, closing, or the protocol is another now
-        self._left: list[Datagram] = []  # of a batch
-        self._resuming = False  # that comes in the next turn
+        self._suspended = False  # deliver nothing: the transport is paused or closing, or has another protocol now
+        self._undelivered: list[Datagram] = []  # the rest of a batch
+        self._resuming = False  # `_resume` runs in the next iteration
         self.set_protocol(protocol)
         if self._recv_from is not None:
-            self._readiness.call(self._read_one)
+            self._readiness.set_reader(self._read_one)
         self._sock = sock
 
     def __repr__(self) -> str:
@@ -58,19 +58,19 @@ class DatagramTransport(DatagramSender):
                 self._readiness.close()
             self._sock.close()
 
-    def _begin(self) -> None:
-        """The protocol knows of its connection, and can receive."""
-        if not self._halted:
-            self._readiness.read(True)
+    def _start_reading(self) -> None:
+        """Called after ``connection_made``: the protocol can receive."""
+        if not self._suspended:
+            self._readiness.want_read(True)
 
     # ---- the protocol ----
 
     def set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
-        self._takes_all = hasattr(protocol, "datagrams_received")
-        if self._takes_all:
-            self._expect_many()
-        self._halted = self._reading or self._closing or self._paused or self._resuming
+        self._takes_batches = hasattr(protocol, "datagrams_received")
+        if self._takes_batches:
+            self._expect_batches()
+        self._suspended = self._draining or self._closing or self._paused or self._resuming
 
     def get_protocol(self) -> Any:
         return self._protocol
@@ -79,8 +79,8 @@ class DatagramTransport(DatagramSender):
         return self._closing
 
     def _fail(self, error: BaseException) -> None:
-        """Something that should not be: the connection is lost."""
-        self._tell("error in a datagram transport", error)
+        """Ends the connection after an error that should not happen."""
+        self._report("error in a datagram transport", error)
         self._force_close(error)
 
     # ---- receiving ----
@@ -90,125 +90,130 @@ class DatagramTransport(DatagramSender):
 
     def pause_reading(self) -> None:
         if self.is_reading():
-            self._paused = self._halted = True
-            self._readiness.read(False)
+            self._paused = self._suspended = True
+            self._readiness.want_read(False)
 
     def resume_reading(self) -> None:
         if self._closing or not self._paused:
             return
-        self._paused, self._halted = False, self._reading or self._resuming
-        self._readiness.read(True)
-        if self._left:
+        self._paused, self._suspended = False, self._draining or self._resuming
+        self._readiness.want_read(True)
+        if self._undelivered:
             self._resume_soon()
 
     def _read_ready(self) -> bool:
         """Drains the socket, within bounds; False if there may be more."""
-        if self._halted:
+        if self._suspended:
             return True
-        if self._left:
-            datagrams, self._left = self._left, []
+        if self._undelivered:
+            datagrams, self._undelivered = self._undelivered, []
             return self._drain(datagrams)
-        return self._drain(self._attempt())
+        return self._drain(self._receive())
 
     def _read_one(self) -> bool:
-        """The short way, with nothing between system call and protocol, as long as datagrams come alone."""
-        if self._halted:
+        """The fast path, as long as datagrams come alone: nothing between the system call and the protocol."""
+        if self._suspended:
             return True
         try:
-            data, address = self._recv_from(_LARGEST)  # type: ignore[misc]  # or this is not called
+            data, address = self._recv_from(_MAX_SIZE)  # type: ignore[misc]  # or this is not called
         except BaseException as error:
             return self._drain(error)
-        self._readiness.misled = 0
-        self._held, self._express = True, not self._queue
+        self._readiness.spurious = 0
+        self._corked, self._bypass = True, not self._queue
         try:
             self._protocol.datagram_received(data, address)
         finally:
-            self._express = False
-            self._held = self._scheduled or self._blocked
+            self._bypass = False
+            self._corked = self._scheduled or self._blocked
             if self._queue:
                 self._flush()
-        self._looks -= 1
-        return self._looks > 0 or self._look_for_more()
+        self._until_probe -= 1
+        return self._until_probe > 0 or self._probe_for_more()
 
-    def _look_for_more(self) -> bool:
-        """From time to time, whether a datagram did not come alone."""
-        self._looks = _LOOKS
-        if self._halted or self._recv_from is None:
+    def _probe_for_more(self) -> bool:
+        """Looks whether a datagram did not come alone; if so, expects batches from now on."""
+        self._until_probe = _PROBE_INTERVAL
+        if self._suspended or self._recv_from is None:
             return True
         try:
-            data, address = self._recv_from(_LARGEST)
+            data, address = self._recv_from(_MAX_SIZE)
         except (BlockingIOError, InterruptedError):
             return True
         except BaseException as error:
             return self._drain(error)
-        self._expect_many()
+        self._expect_batches()
         return self._drain([Datagram(data, address)])
 
-    def _expect_many(self) -> None:
-        """From now on, and for good: what the kernel joined before could not be told from one datagram."""
+    def _expect_batches(self) -> None:
+        """Gives up the fast path for good: `_recv_from` cannot tell datagrams that the kernel joined from one datagram."""
         if self._recv_from is not None:
             self._recv_from = None
-            self._carrier.expect_many()
-            self._info["endpoint"] = self._carrier.endpoint
-            self._recv = self._carrier.recv
-            self._readiness.call(self._read_ready)
+            self._backend.expect_batches()
+            self._info["endpoint"] = self._backend.endpoint
+            self._recv = self._backend.recv
+            self._readiness.set_reader(self._read_ready)
 
     def _drain(self, found: list[Datagram] | BaseException) -> bool:
-        """Goes on after a first attempt to receive. All that is sent meanwhile leaves with its batch."""
-        self._reading = self._held = True
+        """Delivers what a first attempt received, and receives more. What is sent meanwhile leaves in batches."""
+        self._draining = self._corked = True
         count = 0
         try:
             while True:
                 if isinstance(found, BaseException):
-                    if self._finds_nothing(found, count):
+                    if self._on_receive_error(found, count):
                         return True
-                    count += _ERROR
+                    count += _ERROR_COST
                 else:
-                    self._readiness.misled = 0
+                    self._readiness.spurious = 0
                     count += len(found)
-                    self._take(found)
-                    if not (self._eager > 0 or len(found) >= _SEVERAL or self._readiness.edges or self._is_time_to_look()):
+                    self._deliver(found)
+                    if not (
+                        self._retries_left > 0
+                        or len(found) >= _FULL_ENOUGH
+                        or self._readiness.edge_triggered
+                        or self._is_probe_due()
+                    ):
                         return False
-                if self._halted or count >= _MOST:
+                if self._suspended or count >= _MAX_BURST:
                     return False
-                found = self._attempt()
+                found = self._receive()
         finally:
-            self._reading = False
-            self._halted = self._closing or self._paused or self._resuming
-            self._held = self._scheduled or self._blocked
+            self._draining = False
+            self._suspended = self._closing or self._paused or self._resuming
+            self._corked = self._scheduled or self._blocked
             if self._queue:
                 self._flush()
 
-    def _attempt(self) -> list[Datagram] | BaseException:
+    def _receive(self) -> list[Datagram] | BaseException:
         try:
             return self._recv()
         except BaseException as error:
             return error
 
-    def _take(self, datagrams: list[Datagram]) -> None:
-        if self._takes_all:
+    def _deliver(self, datagrams: list[Datagram]) -> None:
+        if self._takes_batches:
             self._protocol.datagrams_received(datagrams)
         else:
-            self._deliver(datagrams)
-        if len(self._queue) >= _TOGETHER:
+            self._deliver_each(datagrams)
+        if len(self._queue) >= _FLUSH_COUNT:
             self._flush()
 
-    def _is_time_to_look(self) -> bool:
-        """Whether to see if there is more, though wake-ups have brought one datagram each."""
-        self._looks -= 1
-        if self._looks > 0:
+    def _is_probe_due(self) -> bool:
+        """Whether to try again, though wake-ups have brought one datagram each."""
+        self._until_probe -= 1
+        if self._until_probe > 0:
             return False
-        self._looks, self._eager = _LOOKS, 1
+        self._until_probe, self._retries_left = _PROBE_INTERVAL, 1
         return True
 
-    def _finds_nothing(self, error: BaseException, count: int) -> bool:
-        """What a receive raised; whether it is that there is nothing more."""
+    def _on_receive_error(self, error: BaseException, count: int) -> bool:
+        """Handles what a receive raised. Returns whether the socket is drained."""
         if isinstance(error, (BlockingIOError, InterruptedError)):
-            self._eager = _EAGER if count > 1 else self._eager - 1
+            self._retries_left = _MAX_RETRIES if count > 1 else self._retries_left - 1
             if not count and not self._read_errors():
-                self._readiness.mislead()
-                if self._readiness.edges:
-                    self._expect_many()
+                self._readiness.spurious_wakeup()
+                if self._readiness.edge_triggered:
+                    self._expect_batches()
             return True
         if not raised_inside(error):  # a signal handler has
             raise error
@@ -220,35 +225,35 @@ class DatagramTransport(DatagramSender):
         return False
 
     def _read_errors(self) -> bool:
-        """Gives the protocol what is in the error queue, if it asked for that; whether there was anything."""
-        if not self._carrier.reads_errors:
+        """Gives the protocol what is in the error queue, if it asked for that. Returns whether there was anything."""
+        if not self._backend.reads_errors:
             return False
-        events = self._carrier.read_errors()
+        events = self._backend.read_errors()
         if events:
             self._protocol.errors_received(events)
         return bool(events)
 
-    def _deliver(self, datagrams: list[Datagram]) -> None:
-        """One by one, within bounds. If one raises, the loop is told of that. The rest comes in the next turn."""
+    def _deliver_each(self, datagrams: list[Datagram]) -> None:
+        """Delivers one by one, within bounds; the rest, also after an exception, follows in the next iteration."""
         received, arrived = self._protocol.datagram_received, iter(datagrams)
         try:
-            for datagram in islice(arrived, _MOST):
+            for datagram in islice(arrived, _MAX_BURST):
                 received(datagram[0], datagram[1])
-                if self._halted:
+                if self._suspended:
                     break
         finally:
-            self._left = list(arrived)
-            if self._left and not self._paused:
+            self._undelivered = list(arrived)
+            if self._undelivered and not self._paused:
                 self._resume_soon()
 
     def _resume_soon(self) -> None:
         if not self._resuming:
-            self._resuming = self._halted = True
+            self._resuming = self._suspended = True
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
         self._resuming = False
-        self._halted = self._closing or self._paused
+        self._suspended = self._closing or self._paused
         self._readiness.reread()
 
     # ---- the end ----
@@ -257,39 +262,39 @@ class DatagramTransport(DatagramSender):
         """Sends what is in the queue first, then ``connection_lost(None)``."""
         if self._closing:
             return
-        self._closing = self._halted = True
-        self._express = False
-        self._readiness.read(False)
+        self._closing = self._suspended = True
+        self._bypass = False
+        self._readiness.want_read(False)
         self._flush()
 
     def abort(self) -> None:
         """Drops what the kernel has no room for, then ``connection_lost(None)``."""
-        self._closing = self._halted = True
+        self._closing = self._suspended = True
         try:
             self._flush()
         finally:
             self._force_close(None)
 
     def _force_close(self, error: BaseException | None) -> None:
-        self._closing = self._halted = True
+        self._closing = self._suspended = True
         self._out.clear()
-        self._lose(error)
+        self._end_connection(error)
 
-    def _lose(self, error: BaseException | None) -> None:
+    def _end_connection(self, error: BaseException | None) -> None:
         if self._lost:
             return
-        self._lost, self._express = True, False
+        self._lost, self._bypass = True, False
         self._readiness.close()
         if self._timer is not None:
             self._timer.cancel()
-        self._loop.call_soon(self._connection_lost, error)
+        self._loop.call_soon(self._call_connection_lost, error)
 
-    def _connection_lost(self, error: BaseException | None) -> None:
+    def _call_connection_lost(self, error: BaseException | None) -> None:
         sock, self._sock = self._sock, None
         try:
             self._protocol.connection_lost(error)
         finally:
-            self._left = []
+            self._undelivered = []
             self._protocol = None
             if sock is not None:
                 sock.close()

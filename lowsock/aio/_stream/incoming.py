@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What has come on a stream and was not asked for yet: bytes, and descriptors with the place where they came.
+"""A stream's receive buffer: bytes, and the descriptors that came with them.
 
-Linux ends a receive behind the bytes that brought descriptors, and puts bytes that were sent before them in front: all
-that one knows is between which two bytes of the stream descriptors came. That is kept, as counts of bytes since the
-beginning. Nothing waits here, and nothing makes a system call but close(2).
+Linux ends a receive after the bytes that brought descriptors, but bytes that were sent earlier may come before these in the
+same receive. So all that is known of descriptors is between which two bytes of the stream they came: a range of offsets,
+counted from the stream's beginning. Nothing waits here, and the only system call is close(2).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     from lowsock._system.types import Ancillary, CData
 
-HEADER = struct.Struct("!II")  # of a message: bytes that follow, descriptors that came with the first byte of this
+HEADER = struct.Struct("!II")  # of a message: how many bytes follow, how many descriptors came with the header's first byte
 MSG_CTRUNC = CONSTANTS["MSG_CTRUNC"]
-_KINDS = tuple(getattr(cmsg, name) for name in ("Credentials", "Creds", "Creds2") if hasattr(cmsg, name))
+_CREDENTIALS = tuple(getattr(cmsg, name) for name in ("Credentials", "Creds", "Creds2") if hasattr(cmsg, name))
 
 
 class BrokenStream(Exception):
-    """What comes cannot be put in order any more: the peer broke the protocol, or descriptors were lost on the way.
+    """The stream cannot be received any further: the peer broke the protocol, or descriptors were lost on the way.
 
-    Descriptors that were held are closed; every further receive raises this again. Sending is not touched.
+    The stream's descriptors are closed, and every further receive raises this again. Sends are not affected.
     """
 
 
@@ -41,69 +41,70 @@ class Received(NamedTuple):
     fds: OwnedFds
     """Owns the descriptors: use it in a ``with``, or `OwnedFds.take` them. ``fds.ancdata`` has other control messages."""
     credentials: cmsg.ControlMessage | None
-    """Who sent it (`cmsg.Credentials`), where the socket asks for that: ``cmsg.enable(sock, cmsg.Credentials)``."""
+    """Who sent it (`cmsg.Credentials`). None unless the socket asks for that: ``cmsg.enable(sock, cmsg.Credentials)``."""
 
 
-class _Brought:
-    """Descriptors that came with the bytes from ``start`` up to ``end``; the first ``gone`` of them are taken."""
+class _FdRange:
+    """Descriptors that came with the bytes from ``start`` up to ``end``, of which the first ``taken`` were taken."""
 
-    __slots__ = ("end", "fds", "gone", "start")
+    __slots__ = ("end", "fds", "start", "taken")
 
     def __init__(self, start: int, end: int, fds: OwnedFds) -> None:
-        self.start, self.end, self.fds, self.gone = start, end, fds, 0
+        self.start, self.end, self.fds, self.taken = start, end, fds, 0
 
     def __len__(self) -> int:
-        return len(self.fds) - self.gone
+        return len(self.fds) - self.taken
 
     def move(self, count: int, to: CData) -> None:
-        lib.lowsock_owned_take(self.fds._slots, self.gone, count, to)
-        self.gone += count
+        lib.lowsock_owned_take(self.fds._slots, self.taken, count, to)
+        self.taken += count
 
 
 class Incoming:
-    """A buffer of bytes, and the descriptors that came with them."""
+    """The buffer: bytes, and the descriptors that came with them."""
 
     def __init__(self, max_fds: int) -> None:
         self.credentials: cmsg.ControlMessage | None = None
         self._max_fds = max_fds
         self._bytes = bytearray()
-        self._taken = 0
-        self._brought: deque[_Brought] = deque()
-        self._broken = ""
+        self._offset = 0  # of the buffer's first byte in the stream
+        self._fd_ranges: deque[_FdRange] = deque()
+        self._broken = ""  # why
 
     def __len__(self) -> int:
         return len(self._bytes)
 
     @property
     def held(self) -> int:
-        """How many descriptors are here."""
-        return sum(map(len, self._brought))
+        """How many descriptors are in the buffer."""
+        return sum(map(len, self._fd_ranges))
 
     @property
-    def may_be_passed(self) -> bool:
-        """Whether nothing stands before what comes next."""
+    def can_pass_through(self) -> bool:
+        """Whether what comes next may bypass the buffer."""
         return not self._bytes and not self._broken
 
     # ---- in ----
 
-    def pass_on(self, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> Received:
-        """What a receive returned, as it is."""
+    def pass_through(self, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> Received:
+        """What a receive returned, which bypasses the buffer."""
         self._check(fds, msg_flags)
-        self._taken += len(data)
+        self._offset += len(data)
         self.credentials = _credentials(fds.ancdata) if data and fds.ancdata else None  # at the end Linux tells 0, 0, 0
         return Received(data, fds, self.credentials)
 
     def pass_message(self, most: int, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> Received | None:
-        """A receive that was one whole message of at most ``most`` bytes and nothing else; any other is kept: None."""
+        """As `pass_through`, for a receive of exactly one message, of at most ``most`` bytes. Any other goes into the
+        buffer; then this returns None."""
         size = len(data) - HEADER.size
         if 0 <= size <= most and fds.pidfd is None and HEADER.unpack_from(data) == (size, len(fds)):
-            _, _, credentials = self.pass_on(data, fds, msg_flags)
+            _, _, credentials = self.pass_through(data, fds, msg_flags)
             return Received(data[HEADER.size :], fds, credentials)
         self.add(data, fds, msg_flags)
         return None
 
     def add(self, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> None:
-        """Keeps what a receive returned. Only for bytes that are asked for together with those that are here."""
+        """Adds what a receive returned. The bytes must belong together with those in the buffer."""
         self._check(fds, msg_flags)
         if not data:  # the end
             fds.close()
@@ -114,16 +115,16 @@ class Incoming:
             self.fail(f"bytes of {credentials} came among those of {self.credentials}")
         self.credentials = credentials
         if fds.pidfd is not None:
-            fds = _moved(fds, len(fds) - 1)
+            fds = _first_fds(fds, len(fds) - 1)
         if fds:
-            start = self._taken + len(self._bytes)
-            self._brought.append(_Brought(start, start + len(data), fds))
+            start = self._offset + len(self._bytes)
+            self._fd_ranges.append(_FdRange(start, start + len(data), fds))
         self._bytes += data
 
     def _check(self, fds: OwnedFds, msg_flags: int) -> None:
         count = len(fds) - (fds.pidfd is not None) if fds else 0
         lost = msg_flags & MSG_CTRUNC
-        if not lost and count + (self.held if self._brought else 0) <= self._max_fds:
+        if not lost and count + (self.held if self._fd_ranges else 0) <= self._max_fds:
             return
         fds.close()
         if lost:
@@ -136,7 +137,7 @@ class Incoming:
         return bytes(self._bytes[:size])
 
     def take(self, size: int) -> bytes:
-        """So many bytes, which are here."""
+        """Takes ``size`` bytes, which must be in the buffer."""
         if size == len(self._bytes):
             data = bytes(self._bytes)
             self._bytes.clear()
@@ -144,39 +145,39 @@ class Incoming:
             with memoryview(self._bytes) as view:
                 data = bytes(view[:size])
             del self._bytes[:size]
-        self._taken += size
+        self._offset += size
         return data
 
     def take_some(self, size: int) -> Received:
-        """At most so many bytes, as far as they came together, and the descriptors that came with the first of them."""
-        fds, start = None, self._taken
-        brought = next((brought for brought in self._brought if brought.end > start), None)
-        if brought is not None and brought.start == start:
-            self._brought.remove(brought)
-            fds = brought.fds
-        if brought is not None:
-            size = min(size, (brought.start if brought.start > start else brought.end) - start)
+        """Takes at most ``size`` bytes that came together, and the descriptors that came with the first of them."""
+        fds, start = None, self._offset
+        fd_range = next((each for each in self._fd_ranges if each.end > start), None)
+        if fd_range is not None and fd_range.start == start:
+            self._fd_ranges.remove(fd_range)
+            fds = fd_range.fds
+        if fd_range is not None:
+            size = min(size, (fd_range.start if fd_range.start > start else fd_range.end) - start)
         return Received(self.take(min(size, len(self._bytes))), OwnedFds() if fds is None else fds, self.credentials)
 
     def take_fds(self, count: int) -> OwnedFds:
-        """The first ``count`` of the descriptors that came with the bytes taken so far. Closes those that are left of bytes
-        which are all taken."""
-        ready = [brought for brought in self._brought if brought.start < self._taken]
+        """Takes the first ``count`` descriptors that came with the bytes taken so far. Closes those that are left of ranges
+        whose bytes are all taken."""
+        ready = [fd_range for fd_range in self._fd_ranges if fd_range.start < self._offset]
         came = sum(map(len, ready))
         if count > came:
             self.fail(f"{count} descriptors were to come, and {came} came")
-        whole = bool(ready) and not ready[0].gone and len(ready[0]) == count
+        whole = bool(ready) and not ready[0].taken and len(ready[0]) == count
         own = new_slots(0 if whole else count)
         fds = ready[0].fds if whole else owner(own)
         try:
             if whole:
-                self._brought.popleft()
-            for brought in ready:
-                brought.move(min(len(brought), own.size - own.count), own)
-            while self._brought and self._brought[0].end <= self._taken:
-                self._brought.popleft().fds.close()
+                self._fd_ranges.popleft()
+            for fd_range in ready:
+                fd_range.move(min(len(fd_range), own.size - own.count), own)
+            while self._fd_ranges and self._fd_ranges[0].end <= self._offset:
+                self._fd_ranges.popleft().fds.close()
             return fds
-        except BaseException:  # a signal handler's: what is where, nobody knows any more
+        except BaseException:  # a signal handler's: nobody knows which descriptors were moved
             self._broken = "descriptors were being taken when an exception came"
             self.close()
             fds.close()
@@ -188,24 +189,24 @@ class Incoming:
         if self._broken:
             raise BrokenStream(self._broken)
 
-    def fail(self, why: str) -> NoReturn:
-        self._broken = why
+    def fail(self, reason: str) -> NoReturn:
+        self._broken = reason
         self.close()
-        raise BrokenStream(why)
+        raise BrokenStream(reason)
 
     def close(self) -> None:
-        """Closes all descriptors, and forgets the bytes."""
-        while self._brought:
-            self._brought.popleft().fds.close()
+        """Closes all descriptors, and drops the bytes."""
+        while self._fd_ranges:
+            self._fd_ranges.popleft().fds.close()
         self._bytes.clear()
 
 
 def _credentials(ancdata: Ancillary) -> cmsg.ControlMessage | None:
-    return next((message for message in cmsg.decode(ancdata) if isinstance(message, _KINDS)), None)
+    return next((message for message in cmsg.decode(ancdata) if isinstance(message, _CREDENTIALS)), None)
 
 
-def _moved(fds: OwnedFds, count: int) -> OwnedFds:
-    """The first ``count`` in an owner of their own; the others are closed."""
+def _first_fds(fds: OwnedFds, count: int) -> OwnedFds:
+    """The first ``count`` descriptors, moved to another owner; the others are closed."""
     own = new_slots(count)
     with fds:
         moved = owner(own)

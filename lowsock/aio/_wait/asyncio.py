@@ -7,14 +7,14 @@ import errno
 import sys
 from typing import TYPE_CHECKING, Any, Callable
 
-from lowsock.aio._wait.queue import WRITE, Place, Queue
+from lowsock.aio._wait.queue import WRITE, Queue, Waiter
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
 
 def running_loop() -> AbstractEventLoop | None:
-    """The loop that runs in this thread. Where nobody has imported asyncio, none does."""
+    """The loop that runs in this thread; None if none runs, or nobody has imported asyncio."""
     asyncio: Any = sys.modules.get("asyncio")
     find = getattr(asyncio, "_get_running_loop", None)
     return None if find is None else find()
@@ -23,8 +23,9 @@ def running_loop() -> AbstractEventLoop | None:
 class LoopQueue(Queue):
     """A queue in a loop of asyncio.
 
-    uvloop ends a watch for good at an error, which an error queue that is not empty is, and the whole process if the
-    descriptor was closed before it watches: it never sees the descriptor itself, nor does any loop that is not asyncio's.
+    uvloop stops watching for good at an error, and an error queue that is not empty counts as one. If the descriptor is
+    closed before uvloop begins to watch it, uvloop ends the process. So neither uvloop nor any other loop that is not
+    asyncio's own watches the descriptor itself.
     """
 
     __slots__ = ()
@@ -32,40 +33,40 @@ class LoopQueue(Queue):
     def __init__(self, loop: Any, fd: int, direction: int) -> None:
         super().__init__(loop, fd, direction, not isinstance(loop, sys.modules["asyncio"].SelectorEventLoop))
 
-    async def wait(self, place: Place, seconds: float | None) -> None:
-        fd, seconds = self.aim(place, seconds)
+    async def wait(self, waiter: Waiter, seconds: float | None) -> None:
+        fd, seconds = self.arm(waiter, seconds)
         loop = self.loop
-        place.signal = signal = loop.create_future()
+        waiter.wakeup = wakeup = loop.create_future()
         timer = None
         try:
             if fd >= 0:
-                self._watch(fd, signal)
+                self._watch(fd, wakeup)
             if seconds is not None:
-                timer = loop.call_later(seconds, _give, signal)
-            await signal
+                timer = loop.call_later(seconds, _on_timeout, wakeup)
+            await wakeup
         finally:
             if timer is not None:
                 timer.cancel()
             if fd >= 0:
-                self.settle()
+                self.disarm()
 
-    def wake(self, signal: Future[None]) -> None:
-        if not signal.done() and not self.loop.is_closed():
-            signal.set_result(None)
+    def wake(self, wakeup: Future[None]) -> None:
+        if not wakeup.done() and not self.loop.is_closed():
+            wakeup.set_result(None)
 
-    def _watch(self, fd: int, signal: Future[None]) -> None:
+    def _watch(self, fd: int, wakeup: Future[None]) -> None:
         add = self.loop.add_writer if self._is_for_writing(fd) else self.loop.add_reader
         try:
-            add(fd, self._hear, fd, signal)
-        except (OSError, RuntimeError):  # a transport has it, or nothing can watch it: whoever does is left alone
+            add(fd, self._on_ready, fd, wakeup)
+        except (OSError, RuntimeError):  # it cannot be watched, or a transport watches it, which is to keep its watch
             self.forget()
             raise
 
-    def _hear(self, fd: int, signal: Future[None]) -> None:
-        if signal.done():  # it sleeps no more: it will look, or an exception has ended it before it could say so
+    def _on_ready(self, fd: int, wakeup: Future[None]) -> None:
+        if wakeup.done():  # the waiter is awake, or an exception ended it before it could stop watching
             self.unwatch(fd)
         else:
-            signal.set_result(None)
+            wakeup.set_result(None)
 
     def unwatch(self, fd: int) -> None:
         remove = self.loop.remove_writer if self._is_for_writing(fd) else self.loop.remove_reader
@@ -78,10 +79,10 @@ class LoopQueue(Queue):
     def _is_for_writing(self, fd: int) -> bool:
         return self.direction == WRITE and fd == self.fd
 
-    def is_here(self) -> bool:
+    def in_loop_thread(self) -> bool:
         return self.loop is running_loop() or not self.loop.is_running()
 
-    def call_there(self, callback: Callable[..., object], *args: Any) -> bool:
+    def call_threadsafe(self, callback: Callable[..., object], *args: Any) -> bool:
         try:
             self.loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:  # it was closed
@@ -89,6 +90,6 @@ class LoopQueue(Queue):
         return True
 
 
-def _give(signal: Future[None]) -> None:
-    if not signal.done():
-        signal.set_result(None)
+def _on_timeout(wakeup: Future[None]) -> None:
+    if not wakeup.done():
+        wakeup.set_result(None)

@@ -17,42 +17,42 @@ if TYPE_CHECKING:
 def close(sock: Socket) -> None:
     """Closes a descriptor or an object with ``close()``; the calls that wait on it raise `OSError` (EBADF).
 
-    Call it in place of ``sock.close()``, of which no loop hears. It may be called in any thread: where loops of other
-    threads wait on the descriptor, it stays open until they have heard of it, and its number is not used again before. An
-    object may be closed again, as sockets may. See close(2).
+    Call it in place of ``sock.close()``, which no loop notices. You may call it in any thread: while loops of other threads
+    wait on the descriptor, it stays open until each of them knows, and its number is not used again before. You may close
+    an object again, as sockets allow. See close(2).
     """
     fd = target(sock)[0]
     elsewhere: list[Queue] = []
-    for queue in _waiting_on(fd):
-        if queue.is_here():
-            queue.end()
+    for queue in _queues_on(fd):
+        if queue.in_loop_thread():
+            queue.notify_closed()
         else:
             elsewhere.append(queue)
     if not elsewhere:
         _close(sock)
-        _end_stale(fd)
+        _notify_stale(fd)
     elif isinstance(sock, (int, socket.socket)):
-        _Kept(sock if isinstance(sock, int) else sock.detach()).until_ended(elsewhere)
+        _DeferredClose(sock if isinstance(sock, int) else sock.detach()).notify(elsewhere)
     else:
         for queue in elsewhere:
-            queue.call_there(queue.end)
+            queue.call_threadsafe(queue.notify_closed)
         _close(sock)
-        _end_stale(fd)
+        _notify_stale(fd)
 
 
-def _waiting_on(fd: int) -> list[Queue]:
+def _queues_on(fd: int) -> list[Queue]:
     found = [each() for direction in (READ, WRITE, ERROR) for each in QUEUES.get(key_of(fd, direction), {}).copy().values()]
     return [queue for queue in found if queue is not None]
 
 
-def _end_stale(fd: int) -> None:
-    """Wakes those who began to wait in other threads after `close` had looked, and before the descriptor was closed."""
-    for queue in _waiting_on(fd):
+def _notify_stale(fd: int) -> None:
+    """Wakes the calls that began to wait in other threads after `close` had looked, and before the descriptor was closed."""
+    for queue in _queues_on(fd):
         if queue.is_stale():
-            if queue.is_here():
-                queue.end()
+            if queue.in_loop_thread():
+                queue.notify_closed()
             else:
-                queue.call_there(queue.end)
+                queue.call_threadsafe(queue.notify_closed)
 
 
 def _close(sock: Any) -> None:
@@ -62,26 +62,26 @@ def _close(sock: Any) -> None:
         sock.close()
 
 
-class _Kept:
-    """A descriptor that is closed as soon as the last of some queues has ended, or the last of their loops is gone."""
+class _DeferredClose:
+    """Closes a descriptor as soon as the last of some queues was notified, or the last of their loops is gone."""
 
     def __init__(self, fd: int) -> None:
         self._fds = [fd]
-        self._left: list[Queue] = []
+        self._pending: list[Queue] = []
 
-    def until_ended(self, queues: list[Queue]) -> None:
-        self._left += queues
+    def notify(self, queues: list[Queue]) -> None:
+        self._pending += queues
         for queue in queues:
-            if not queue.call_there(self._end, queue):
+            if not queue.call_threadsafe(self._notify, queue):
                 self._remove(queue)
 
-    def _end(self, queue: Queue) -> None:
-        queue.end()
+    def _notify(self, queue: Queue) -> None:
+        queue.notify_closed()
         self._remove(queue)
 
     def _remove(self, queue: Queue) -> None:
-        self._left.remove(queue)
-        if not self._left:
+        self._pending.remove(queue)
+        if not self._pending:
             self._close()
 
     def _close(self) -> None:
@@ -90,6 +90,6 @@ class _Kept:
         except IndexError:  # closed, by another thread where two were the last
             return
         os.close(fd)
-        _end_stale(fd)
+        _notify_stale(fd)
 
     __del__ = _close

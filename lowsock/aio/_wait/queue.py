@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Who waits for a descriptor in one loop and one direction, in order. See poll(2), epoll(7).
+"""The calls that wait for a descriptor in one loop and one direction, in order. See poll(2), epoll(7).
 
-The coroutines that wait own the queue, and the loop does while it watches for them: nothing global keeps one alive, so what
-is left of a loop that was dropped goes with it.
+The coroutines that wait own the queue, and the loop does while it watches for them. Nothing global keeps a queue alive, so
+a loop that is dropped takes its queues with it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from lowsock._system.arguments import INT_MAX
 from lowsock._system.errors import fail, raised_here, raised_inside
 
 READ, WRITE, ERROR = range(3)  # what is waited for; ERROR: an error queue
-_EVENTS = (select.POLLIN, select.POLLOUT, 0)  # what loops watch for, and poll(2) always says: POLLERR, POLLHUP
-_DIRECTIONS = (READ, WRITE, ERROR)
+_EVENTS = (select.POLLIN, select.POLLOUT, 0)  # what loops watch for; poll(2) always reports POLLERR and POLLHUP too
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 _EDGE = getattr(select, "EPOLLET", 0)
-_epoll = getattr(select, "epoll", None)
+_new_epoll = getattr(select, "epoll", None)
 
 # descriptor and direction -> loop's id -> queue. Each step is atomic, so threads and signal handlers need no lock. An inner
 # dict stays when it is empty: there are no more of them than the process may have descriptors.
@@ -35,119 +34,119 @@ def key_of(fd: int, direction: int) -> int:
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """What is open behind a number. No other socket has the same while this one is open."""
+    """What is open behind a number. No other socket has the same identity while this one is open."""
     if not 0 <= fd <= INT_MAX:
         fail(-errno.EBADF)
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
 
 
-class Place:
-    """A call's place in a queue."""
+class Waiter:
+    """A call that waits in a queue."""
 
-    __slots__ = ("signal",)
+    __slots__ = ("wakeup",)
 
     def __init__(self) -> None:
-        self.signal: Any = None  # what it sleeps on
+        self.wakeup: Any = None  # the future or event that it sleeps on
 
 
 class Queue(ABC):
-    """Calls that wait, first come first served. Only the first watches the descriptor, and only it is woken.
+    """Calls that wait, first come, first served. Only the first watches the descriptor, and only it is woken.
 
-    A wake-up carries nothing: whoever is woken makes its system call itself, and the next one has its turn when it has
-    left. If a wake-up has misled, which a state that poll(2) tells again and again does (an error queue that is not empty, a
-    datagram peer that is full), the next edge is waited for, or a pause where no edge would tell.
+    A wake-up carries nothing: the waiter that is woken makes its system call itself, and wakes the next when it leaves.
+    Wake-ups are spurious in a state that poll(2) reports again and again: an error queue that is not empty, a datagram peer
+    that is full. After one, the first waits for the next edge, or for a pause where edges say nothing.
     """
 
-    __slots__ = ("__weakref__", "_between", "_edges", "_name", "_pause", "_pausing", "_places", "_shielded", "_watched",
-                 "direction", "ended", "fd", "loop")  # fmt: skip
+    __slots__ = ("__weakref__", "_behind_epoll", "_edge_flag", "_epoll", "_identity", "_pause", "_pausing", "_waiters",
+                 "_watched", "closed", "direction", "fd", "loop")  # fmt: skip
 
-    def __init__(self, loop: Any, fd: int, direction: int, shielded: bool = False) -> None:
-        """``shielded``: the loop is never to see the descriptor itself, but an epoll that has it."""
+    def __init__(self, loop: Any, fd: int, direction: int, behind_epoll: bool = False) -> None:
+        """``behind_epoll``: the loop never watches the descriptor itself, but an epoll that holds it."""
         self.loop, self.fd, self.direction = loop, fd, direction
-        self._name = identity(fd)
-        self._places: OrderedDict[Place, None] = OrderedDict()
-        self._shielded = shielded and _epoll is not None
-        self._between: Any = None  # the epoll between the descriptor and the loop
-        self._edges = 0  # EPOLLET while it tells of edges
-        self._watched = -1  # the descriptor that the loop watches for the first of us
+        self._identity = identity(fd)
+        self._waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self._behind_epoll = behind_epoll and _new_epoll is not None
+        self._epoll: Any = None  # stands between the descriptor and the loop
+        self._edge_flag = 0  # EPOLLET while the epoll is edge-triggered
+        self._watched = -1  # the descriptor that the loop watches for the first waiter
         self._pause = _FIRST_PAUSE
         self._pausing = direction == ERROR  # no loop watches for POLLERR alone
-        self.ended = False
+        self.closed = False  # the descriptor is
 
-    # ---- the loop's own ----
-
-    @abstractmethod
-    async def wait(self, place: Place, seconds: float | None) -> None:
-        """Sleeps until there is a reason for the next attempt: `aim` says what that may be; then `settle`."""
+    # ---- what each framework does ----
 
     @abstractmethod
-    def wake(self, signal: Any) -> None:
-        """Wakes a place that sleeps on this signal, in the loop's own thread."""
+    async def wait(self, waiter: Waiter, seconds: float | None) -> None:
+        """Sleeps until there is a reason for the next attempt: `arm` says what to wait for; then `disarm`."""
+
+    @abstractmethod
+    def wake(self, wakeup: Any) -> None:
+        """Wakes the waiter that sleeps on ``wakeup``. Call it in the loop's own thread."""
 
     @abstractmethod
     def unwatch(self, fd: int) -> None:
-        """Ends that the loop watches a descriptor, at once."""
+        """Makes the loop stop watching a descriptor, at once."""
 
     @abstractmethod
-    def is_here(self) -> bool:
-        """Whether the loop may be touched: it runs in this thread, or does not run."""
+    def in_loop_thread(self) -> bool:
+        """Whether you may touch the loop: it runs in this thread, or does not run."""
 
     @abstractmethod
-    def call_there(self, callback: Callable[..., object], *args: Any) -> bool:
-        """Has ``callback`` called in the loop's own thread; False: the loop is no more."""
+    def call_threadsafe(self, callback: Callable[..., object], *args: Any) -> bool:
+        """Has ``callback`` called in the loop's own thread; False if the loop has ended."""
 
-    # ---- standing in it ----
+    # ---- the waiters ----
 
-    def enter(self, place: Place) -> None:
-        self._places[place] = None
+    def enter(self, waiter: Waiter) -> None:
+        self._waiters[waiter] = None
 
-    def leave(self, place: Place) -> None:
-        """The next has its turn. Whoever leaves last takes the queue down."""
-        places = self._places
-        was_first = bool(places) and self.is_first(place)
-        places.pop(place, None)
-        if not places:
-            self.take_down()
+    def leave(self, waiter: Waiter) -> None:
+        """Wakes the next waiter, or tears the queue down if there is none."""
+        waiters = self._waiters
+        was_first = bool(waiters) and self.is_first(waiter)
+        waiters.pop(waiter, None)
+        if not waiters:
+            self._tear_down()
         elif was_first:
-            signal = next(iter(places)).signal
-            if signal is not None:
-                self.wake(signal)
+            wakeup = next(iter(waiters)).wakeup
+            if wakeup is not None:
+                self.wake(wakeup)
 
-    def is_first(self, place: Place) -> bool:
-        return next(iter(self._places)) is place
+    def is_first(self, waiter: Waiter) -> bool:
+        return next(iter(self._waiters)) is waiter
 
-    def aim(self, place: Place, seconds: float | None) -> tuple[int, float | None]:
-        """What ends the next sleep beside a signal: a descriptor that becomes ready (-1: none), and a time."""
-        if not self.is_first(place):
+    def arm(self, waiter: Waiter, seconds: float | None) -> tuple[int, float | None]:
+        """What ends the next sleep, apart from `wake`: a descriptor that becomes ready (-1: none), and a time."""
+        if not self.is_first(waiter):
             return -1, seconds
-        if not (self._pausing or self._shielded):
+        if not (self._pausing or self._behind_epoll):
             self._watched = self.fd
             return self.fd, seconds
-        if self._pausing and self.direction == WRITE:  # each send that fails is an edge: it gives its own buffer back
-            self._close_between()
+        if self._pausing and self.direction == WRITE:  # a send that fails gives its own buffer back, which is an edge
+            self._close_epoll()
         else:
-            self._put_between(_EDGE if self._pausing else 0)
-        self._watched = -1 if self._between is None else self._between.fileno()
-        if self._pausing or self._between is None:
+            self._set_epoll(_EDGE if self._pausing else 0)
+        self._watched = -1 if self._epoll is None else self._epoll.fileno()
+        if self._pausing or self._epoll is None:
             seconds = self._pause if seconds is None else min(seconds, self._pause)
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return self._watched, seconds
 
-    def _put_between(self, edges: int) -> None:
-        if edges != self._edges:
-            self._close_between()
-        if self._between is None:
-            self._between, self._edges = _opened(self.fd, _EVENTS[self.direction] | edges), edges
+    def _set_epoll(self, edge_flag: int) -> None:
+        if edge_flag != self._edge_flag:
+            self._close_epoll()
+        if self._epoll is None:
+            self._epoll, self._edge_flag = _opened(self.fd, _EVENTS[self.direction] | edge_flag), edge_flag
 
-    def settle(self) -> None:
-        """The first does not sleep any more, so nothing is watched, and an edge that woke it is taken."""
+    def disarm(self) -> None:
+        """The first waiter is awake: watches nothing, and consumes the edge that woke it."""
         self._unwatch()
-        if self._edges and self._between is not None:
-            self._between.poll(0)
+        if self._edge_flag and self._epoll is not None:
+            self._epoll.poll(0)
 
     def forget(self) -> None:
-        """Nothing watches any more."""
+        """Notes that the loop watches nothing any more."""
         self._watched = -1
 
     def _unwatch(self) -> None:
@@ -155,8 +154,8 @@ class Queue(ABC):
         if fd >= 0:
             self.unwatch(fd)
 
-    def misled(self) -> None:
-        """A wake-up was for nothing. If poll(2) would say the same again, that is no way to wait."""
+    def spurious_wakeup(self) -> None:
+        """The call said EAGAIN after a wake-up. If poll(2) reports the same state again, to wait for that would spin."""
         if self.direction == ERROR or _is_ready(self.fd, _EVENTS[self.direction]):
             self._pausing = True
             return
@@ -166,40 +165,40 @@ class Queue(ABC):
 
     def is_stale(self) -> bool:
         """Whether the number has been closed; it may be another socket's by now."""
-        if self.ended:
+        if self.closed:
             return True
         try:
-            return identity(self.fd) != self._name
+            return identity(self.fd) != self._identity
         except OSError as error:
             if not raised_inside(error):
                 raise
             return True
 
-    def end(self) -> None:
-        """All who wait hear that the descriptor is closed; nobody comes after them."""
-        self.ended = True
-        self.take_down()
-        for place in self._places:
-            if place.signal is not None:
-                self.wake(place.signal)
+    def notify_closed(self) -> None:
+        """The descriptor is closed: wakes all waiters, which raise EBADF. The queue takes no more."""
+        self.closed = True
+        self._tear_down()
+        for waiter in self._waiters:
+            if waiter.wakeup is not None:
+                self.wake(waiter.wakeup)
 
-    def take_down(self) -> None:
+    def _tear_down(self) -> None:
         self._unwatch()
-        self._close_between()
+        self._close_epoll()
         queues = queues_of(key_of(self.fd, self.direction))
         found = queues.get(id(self.loop))
         if found is not None and found() is self:
             queues.pop(id(self.loop), None)
 
-    def _close_between(self) -> None:
-        between, self._between = self._between, None
-        if between is not None:
-            between.close()
+    def _close_epoll(self) -> None:
+        epoll, self._epoll = self._epoll, None
+        if epoll is not None:
+            epoll.close()
 
     def abandon(self) -> None:
-        """In a forked child: what watches is shared with the parent, who goes on with it, and is not to be touched."""
+        """In a forked child: the parent goes on with what it shares with us (the loop's epoll), so that is not touched."""
         self.forget()
-        self._close_between()
+        self._close_epoll()
 
 
 def queues_of(key: int, _queues: Any = QUEUES) -> dict[int, ref[Queue]]:
@@ -207,14 +206,14 @@ def queues_of(key: int, _queues: Any = QUEUES) -> dict[int, ref[Queue]]:
 
 
 def register(queue: Queue) -> None:
-    """Lets others find a queue, for as long as somebody has it."""
-    queues, name = queues_of(key_of(queue.fd, queue.direction)), id(queue.loop)
+    """Lets others find a queue for as long as somebody owns it."""
+    queues, loop_id = queues_of(key_of(queue.fd, queue.direction)), id(queue.loop)
 
     def drop(dead: ref[Queue]) -> None:
-        if queues.get(name) is dead:
-            queues.pop(name, None)
+        if queues.get(loop_id) is dead:
+            queues.pop(loop_id, None)
 
-    queues[name] = ref(queue, drop)
+    queues[loop_id] = ref(queue, drop)
 
 
 def _abandon_all() -> None:
@@ -237,18 +236,18 @@ def _is_ready(fd: int, events: int) -> bool:
 
 
 def _opened(fd: int, events: int) -> Any:
-    """An epoll that is readable when there is news; None where there is no such thing, or no descriptor left."""
-    if _epoll is None:
+    """An epoll that is readable when ``fd`` is ready. None where the system has no epoll, or no descriptor left."""
+    if _new_epoll is None:
         return None
     try:
-        between = _epoll()
+        epoll = _new_epoll()
     except OSError as error:
         if not raised_here(error):
             raise
         return None
     try:
-        between.register(fd, events)
+        epoll.register(fd, events)
     except BaseException:
-        between.close()
+        epoll.close()
         raise
-    return between
+    return epoll

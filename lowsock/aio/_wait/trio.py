@@ -8,11 +8,11 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, Callable
 
-from lowsock.aio._wait.queue import WRITE, Place, Queue
+from lowsock.aio._wait.queue import WRITE, Queue, Waiter
 
 
 def running_token() -> Any:
-    """The token of the run that this is a task of; None outside trio. Where nobody has imported it, there is none."""
+    """The token of this task's run; None outside trio, or if nobody has imported trio."""
     lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
     if lowlevel is None:
         return None
@@ -24,13 +24,13 @@ def running_token() -> Any:
 
 
 def is_trio() -> bool:
-    """Whether this is a task of trio, which every call of this package gives way to others in, as trio's own do."""
+    """Whether this is a task of trio. Every call of this package is a checkpoint there, as trio's own calls are."""
     find = getattr(getattr(sys.modules.get("trio"), "lowlevel", None), "in_trio_task", None)
     return running_token() is not None if find is None else bool(find())
 
 
 async def checkpoint() -> None:
-    """Gives way to others, or is cancelled. To be awaited before a call, when there is nothing that could be lost."""
+    """Lets other tasks run, or is cancelled. Await it before a system call, while there is nothing to lose."""
     await sys.modules["trio"].lowlevel.checkpoint()
 
 
@@ -39,19 +39,19 @@ class TrioQueue(Queue):
 
     __slots__ = ()
 
-    async def wait(self, place: Place, seconds: float | None) -> None:
+    async def wait(self, waiter: Waiter, seconds: float | None) -> None:
         trio = sys.modules["trio"]
-        fd, seconds = self.aim(place, seconds)
-        place.signal = trio.Event()
+        fd, seconds = self.arm(waiter, seconds)
+        waiter.wakeup = trio.Event()
         try:
             with trio.move_on_after(math.inf if seconds is None else seconds):
-                await (place.signal.wait() if fd < 0 else self._watch(fd))
+                await (waiter.wakeup.wait() if fd < 0 else self._watch(fd))
         except trio.ClosedResourceError:
-            self.ended = True
+            self.closed = True
         finally:
-            self.forget()  # trio has taken it down
+            self.forget()  # trio watches for one sleep only
             if fd >= 0:
-                self.settle()
+                self.disarm()
 
     def _watch(self, fd: int) -> Awaitable[None]:
         lowlevel = sys.modules["trio"].lowlevel
@@ -59,16 +59,16 @@ class TrioQueue(Queue):
         awaited: Awaitable[None] = wait(fd)
         return awaited
 
-    def wake(self, signal: Any) -> None:
-        signal.set()
+    def wake(self, wakeup: Any) -> None:
+        wakeup.set()
 
     def unwatch(self, fd: int) -> None:
         sys.modules["trio"].lowlevel.notify_closing(fd)
 
-    def is_here(self) -> bool:
+    def in_loop_thread(self) -> bool:
         return self.loop is running_token()
 
-    def call_there(self, callback: Callable[..., object], *args: Any) -> bool:
+    def call_threadsafe(self, callback: Callable[..., object], *args: Any) -> bool:
         try:
             self.loop.run_sync_soon(callback, *args)
         except sys.modules["trio"].RunFinishedError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Making a call that does not block, and waiting for its turn where the kernel says EAGAIN. See recvmsg(2), epoll(7)."""
+"""Making a call that does not block, and waiting where the kernel says EAGAIN. See recvmsg(2), epoll(7)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lowsock._system.constants import MSG_DONTWAIT, MSG_ERRQUEUE
 from lowsock._system.descriptor import target
 from lowsock._system.errors import fail, raised_inside
 from lowsock.aio._wait.asyncio import LoopQueue, running_loop
-from lowsock.aio._wait.queue import ERROR, QUEUES, READ, WRITE, Place, Queue, key_of, register
+from lowsock.aio._wait.queue import ERROR, QUEUES, READ, WRITE, Queue, Waiter, key_of, register
 from lowsock.aio._wait.trio import TrioQueue, checkpoint, is_trio, running_token
 
 if TYPE_CHECKING:
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _Socket = socket.socket
-_waited_for = QUEUES.get
+_queues_at = QUEUES.get
 MODULES = sys.modules
-_LONGEST = 86400.0  # seconds: uvloop takes no infinity
+_LONGEST_WAIT = 86400.0  # seconds: uvloop takes no infinity
 
 
 def checked_flags(flags: int) -> int:
-    """``flags``, and that no call may block the loop."""
+    """``flags`` with MSG_DONTWAIT, so that no call can block the loop."""
     return MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
 
 
-def reading(flags: int) -> int:
+def read_direction(flags: int) -> int:
     """What a receive with these flags waits for."""
     return ERROR if flags & MSG_ERRQUEUE else READ
 
 
 def descriptor(sock: Socket) -> int:
-    """The descriptor of ``sock``, which is refused if it has a timeout other than 0: that would promise to block."""
+    """The descriptor of ``sock``. Raises `ValueError` for a timeout other than 0, which would promise to block."""
     if type(sock) is _Socket:
         fd, timeout = sock.fileno(), sock.gettimeout()
     else:
@@ -52,13 +52,13 @@ def descriptor(sock: Socket) -> int:
     return fd
 
 
-def is_free(sock: Socket, direction: int) -> bool:
-    """Whether a call may be tried at once, for nobody stands before it."""
-    return not _waited_for(descriptor(sock) << 2 | direction)
+def is_uncontended(sock: Socket, direction: int) -> bool:
+    """Whether you may try a call at once, because no other call waits."""
+    return not _queues_at(descriptor(sock) << 2 | direction)
 
 
-def kept(name: str, of: str, value: Iterable[Any]) -> Any:
-    """Something of our own that can be iterated over at each attempt; the error names the argument."""
+def snapshot(name: str, of: str, value: Iterable[Any]) -> Any:
+    """A tuple or list of our own that each attempt can iterate over; an error names the argument."""
     return value if isinstance(value, tuple) else list(iterated(name, of, value))
 
 
@@ -66,64 +66,64 @@ async def attempt(sock: Socket, direction: int, call: Callable[[], T], deadline:
     """Makes a call, which does not block, until it does not raise `BlockingIOError`; returns what it returns. After
     ``deadline`` (of time.monotonic) the last attempt is made.
 
-    ``call`` is of this package, no `functools.partial`: that is Python code on PyPy, so the error would seem to come from a
-    signal handler.
+    ``call`` must be this package's own code and no `functools.partial`: that is Python code on PyPy, so the error would seem
+    to come from a signal handler.
     """
     if "trio" in MODULES and is_trio():
         await checkpoint()
-    if is_free(sock, direction):
+    if is_uncontended(sock, direction):
         try:
             return call()
         except BlockingIOError as error:
-            again(error)
-    return await stand(sock, direction, call, deadline)
+            reraise_unless_ours(error)
+    return await call_when_ready(sock, direction, call, deadline)
 
 
-def again(error: BlockingIOError) -> None:
-    """Raises an error on, if it is a signal handler's own."""
+def reraise_unless_ours(error: BlockingIOError) -> None:
+    """Raises an error again if a signal handler raised it."""
     if not raised_inside(error):
         raise error
 
 
-async def stand(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
-    """The same where there is something to wait for: others stand before, or the kernel has said EAGAIN just now."""
-    queue = _join(descriptor(sock), direction)
-    place = Place()
+async def call_when_ready(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
+    """As `attempt`, once there is something to wait for: other calls wait, or the kernel has just said EAGAIN."""
+    queue = _queue_for(descriptor(sock), direction)
+    waiter = Waiter()
     try:
-        queue.enter(place)
+        queue.enter(waiter)
         if descriptor(sock) != queue.fd:  # another thread closed it before it could see us
             fail(-errno.EBADF)
         while True:
-            first = queue.is_first(place)
-            seconds = None if deadline is None else min(max(deadline - time.monotonic(), 0), _LONGEST)
-            await queue.wait(place, seconds)
+            was_first = queue.is_first(waiter)
+            seconds = None if deadline is None else min(max(deadline - time.monotonic(), 0), _LONGEST_WAIT)
+            await queue.wait(waiter, seconds)
             if queue.is_stale():
-                queue.end()
-            if queue.ended or descriptor(sock) != queue.fd:
+                queue.notify_closed()
+            if queue.closed or descriptor(sock) != queue.fd:
                 fail(-errno.EBADF)
-            late = deadline is not None and time.monotonic() >= deadline
-            if not late and not queue.is_first(place):
+            expired = deadline is not None and time.monotonic() >= deadline
+            if not expired and not queue.is_first(waiter):
                 continue
             try:
                 return call()
             except BlockingIOError as error:
-                again(error)
-                if late:
+                reraise_unless_ours(error)
+                if expired:
                     raise
-            if first:
-                queue.misled()
+            if was_first:
+                queue.spurious_wakeup()
     finally:
-        queue.leave(place)
+        queue.leave(waiter)
 
 
-def _join(fd: int, direction: int) -> Queue:
-    """The queue of this loop for a descriptor. Whoever waits on what the number was before hears that it is closed."""
+def _queue_for(fd: int, direction: int) -> Queue:
+    """This loop's queue for a descriptor. The calls that wait for what the number was before are told that it is closed."""
     loop, make = _framework()
     found: Queue | None = None
     for each in (READ, WRITE, ERROR):
-        queue = _find(fd, each, loop)
+        queue = _find_queue(fd, each, loop)
         if queue is not None and queue.is_stale():
-            queue.end()
+            queue.notify_closed()
         elif each == direction:
             found = queue
     if found is None:
@@ -132,7 +132,7 @@ def _join(fd: int, direction: int) -> Queue:
     return found
 
 
-def _find(fd: int, direction: int, loop: Any) -> Queue | None:
+def _find_queue(fd: int, direction: int, loop: Any) -> Queue | None:
     found = QUEUES.get(key_of(fd, direction), {}).get(id(loop))
     return None if found is None else found()
 

@@ -7,14 +7,14 @@ import pytest
 from batching import received
 from injecting import Failed, at_every_step
 
-from lowsock.aio._datagram.carriers import carrier
+from lowsock.aio._datagram.backends import backend_for
 from lowsock.aio._datagram.outgoing import Outgoing
 
 ERRORS = pytest.mark.parametrize("error", [KeyboardInterrupt, Failed])
 LIKE = [(8, None)] * 3
 UNLIKE = [(9, None), (0, None), (7, None)]
 MARKED = [(8, (1, None))] * 2
-ONE_CALL = {"one": [(8, None)], "run": LIKE, "many": UNLIKE, "beside": MARKED}
+ONE_CALL = {"send_one": [(8, None)], "send_run": LIKE, "send_many": UNLIKE, "send_with_control": MARKED}
 
 
 class Sending:
@@ -29,12 +29,12 @@ class Sending:
             self.a.connect(self.b.getsockname())
         self.a.setblocking(False)
         options = dict.fromkeys(("gro", "ecn", "local", "timestamps", "errors"), False)
-        self.out = Outgoing(carrier(self.a, gso=True, **options), pytest.fail, pytest.fail)
+        self.out = Outgoing(backend_for(self.a, gso=True, **options), pytest.fail, pytest.fail)
         self.sent = []
-        for i, (size, beside) in enumerate(rows):
+        for i, (size, control) in enumerate(rows):
             self.sent.append((b"%d" % i).ljust(size, b".")[:size])
-            self.out.queue.append((self.sent[-1], None) if beside is None else (self.sent[-1], None, beside))
-            self.out.marked += beside is not None
+            self.out.queue.append((self.sent[-1], None) if control is None else (self.sent[-1], None, control))
+            self.out.with_control += control is not None
             self.out.size += size or 1
 
     def flush(self):
@@ -59,7 +59,7 @@ def test_what_one_call_got_goes_once_or_not_at_all(kind, error):
         assert outcome.raised is (raised if outcome.point else None)
         world.flush()
         assert received(world.b) in ([], world.sent)
-        assert ([*world.out.queue], world.out.size, world.out.marked, world.out.sending) == ([], 0, 0, False)
+        assert ([*world.out.queue], world.out.size, world.out.with_control, world.out.flushing) == ([], 0, 0, False)
 
 
 @ERRORS
@@ -71,7 +71,7 @@ def test_of_several_calls_at_most_one_is_in_doubt(family, rows, error):
         found = received(world.b)
         assert is_part(found, world.sent)
         most = max(most, len(world.sent) - len(found))
-        assert (len(world.out.queue), world.out.size, world.out.marked) == (0, 0, 0)
+        assert (len(world.out.queue), world.out.size, world.out.with_control) == (0, 0, 0)
     assert len(found) == len(rows)  # the run that got through
     assert most < len(rows) or family == "unix"
 

@@ -20,9 +20,9 @@ def alike(pieces):
 
 
 class Kernel:
-    """A carrier that does what it is told: takes so many datagrams, has no room, or refuses."""
+    """A backend that does what it is told: takes so many datagrams, has no room, or refuses."""
 
-    joined = 3
+    min_run = 3
 
     def __init__(self, answers):
         self.answers, self.taken, self.calls = list(answers), [], []
@@ -38,23 +38,23 @@ class Kernel:
         return len(gone)
 
     @of_lowsock
-    def one(self, data, address):
-        return self._take("one", [(data, address)])
+    def send_one(self, data, address):
+        return self._take("send_one", [(data, address)])
 
     @of_lowsock
-    def run(self, pieces, address):
+    def send_run(self, pieces, address):
         alike(pieces)
-        return self._take("run", [(piece, address) for piece in pieces])
+        return self._take("send_run", [(piece, address) for piece in pieces])
 
     @of_lowsock
-    def beside(self, pieces, address, beside):
+    def send_with_control(self, pieces, address, control):
         alike(pieces)
-        return self._take("beside", [(piece, address, beside) for piece in pieces])
+        return self._take("send_with_control", [(piece, address, control) for piece in pieces])
 
     @of_lowsock
-    def many(self, pairs):
+    def send_many(self, pairs):
         assert all(len(pair) == 2 for pair in pairs)
-        return self._take("many", list(pairs))
+        return self._take("send_many", list(pairs))
 
 
 REFUSALS = [BlockingIOError(errno.EAGAIN, "no room"), OSError(errno.EMSGSIZE, "too long"), OSError(errno.EPERM, "not you")]
@@ -66,11 +66,11 @@ ANSWERS = st.lists(st.one_of(st.integers(1, 20), st.sampled_from(REFUSALS)), max
 
 
 def put(out, items):
-    for i, (size, address, beside) in enumerate(items):
+    for i, (size, address, control) in enumerate(items):
         data = (b"%d" % i).rjust(10 * size, b".") if size else b""
-        out.queue.append((data, address) if beside is None else (data, address, beside))
+        out.queue.append((data, address) if control is None else (data, address, control))
         out.size += len(data) or 1
-        out.marked += beside is not None
+        out.with_control += control is not None
     return list(out.queue)
 
 
@@ -86,29 +86,32 @@ def test_each_datagram_goes_once_and_in_order_or_is_refused_by_name(items, answe
         kernel.taken.insert(at + count, None)
     assert [got or item for got, item in zip(kernel.taken, waiting)] == waiting
     assert len(kernel.taken) == len(waiting)
-    assert ([*out.queue], out.size, out.marked) == ([], 0, 0)
+    assert ([*out.queue], out.size, out.with_control) == ([], 0, 0)
 
 
 @pytest.mark.parametrize(
     ("items", "calls"),
     [
         ([], []),
-        ([(1, A, None)], [("one", 1)]),
-        ([(1, A, None)] * 9, [("run", 9)]),
-        ([(2, A, None)] * 8 + [(1, A, None)], [("run", 9)]),
-        ([(2, A, None)] * 8 + [(1, B, None)], [("run", 8), ("one", 1)]),
-        ([(1, A, None)] * 8 + [(2, A, None)] * 8, [("run", 8), ("run", 8)]),
-        ([(1, A, None), (1, B, None)] * 8, [("many", 16)]),
-        ([(1, A, None), (1, B, None)] * 4 + [(1, A, None)] * 8, [("many", 8), ("run", 8)]),
-        ([(0, A, None)] * 4, [("many", 4)]),
-        ([(1, A, None), (1, A, None), (1, B, None)] * 2, [("many", 6)]),
-        ([(1, A, None), (1, A, None), (1, A, None), (1, B, None)] * 2, [("run", 3), ("one", 1)] * 2),
-        ([(1, A, (1, None))] * 5, [("beside", 5)]),
-        ([(1, A, (1, None))] * 5 + [(1, A, (2, None))] * 5, [("beside", 5), ("beside", 5)]),
-        ([(1, A, None)] * 5 + [(1, A, (2, None))] * 5 + [(1, A, None)], [("run", 5), ("beside", 5), ("one", 1)]),
-        ([(1, A, None), (1, B, None), (1, A, (2, None))], [("many", 2), ("beside", 1)]),
-        ([(1, None, None)] * 2000 + [(2, None, None)], [("run", 1024), ("run", 976), ("one", 1)]),
-        ([(1, A, None), (1, B, None)] * 1000, [("many", 1024), ("many", 976)]),
+        ([(1, A, None)], [("send_one", 1)]),
+        ([(1, A, None)] * 9, [("send_run", 9)]),
+        ([(2, A, None)] * 8 + [(1, A, None)], [("send_run", 9)]),
+        ([(2, A, None)] * 8 + [(1, B, None)], [("send_run", 8), ("send_one", 1)]),
+        ([(1, A, None)] * 8 + [(2, A, None)] * 8, [("send_run", 8), ("send_run", 8)]),
+        ([(1, A, None), (1, B, None)] * 8, [("send_many", 16)]),
+        ([(1, A, None), (1, B, None)] * 4 + [(1, A, None)] * 8, [("send_many", 8), ("send_run", 8)]),
+        ([(0, A, None)] * 4, [("send_many", 4)]),
+        ([(1, A, None), (1, A, None), (1, B, None)] * 2, [("send_many", 6)]),
+        ([(1, A, None), (1, A, None), (1, A, None), (1, B, None)] * 2, [("send_run", 3), ("send_one", 1)] * 2),
+        ([(1, A, (1, None))] * 5, [("send_with_control", 5)]),
+        ([(1, A, (1, None))] * 5 + [(1, A, (2, None))] * 5, [("send_with_control", 5), ("send_with_control", 5)]),
+        (
+            [(1, A, None)] * 5 + [(1, A, (2, None))] * 5 + [(1, A, None)],
+            [("send_run", 5), ("send_with_control", 5), ("send_one", 1)],
+        ),
+        ([(1, A, None), (1, B, None), (1, A, (2, None))], [("send_many", 2), ("send_with_control", 1)]),
+        ([(1, None, None)] * 2000 + [(2, None, None)], [("send_run", 1024), ("send_run", 976), ("send_one", 1)]),
+        ([(1, A, None), (1, B, None)] * 1000, [("send_many", 1024), ("send_many", 976)]),
     ],
     ids=lambda value: str(value)[:50],
 )
@@ -153,7 +156,7 @@ def test_many_refusals_are_not_prepared_together_each_time():
 def test_what_is_no_error_of_the_kernel_is_a_failure():
     class Broken(Kernel):
         @of_lowsock
-        def one(self, data, address):
+        def send_one(self, data, address):
             raise LookupError("broken")
 
     failures = []
@@ -165,8 +168,8 @@ def test_what_is_no_error_of_the_kernel_is_a_failure():
 
 def test_where_there_is_no_offload_nothing_is_gained_by_runs():
     kernel = Kernel([])
-    kernel.joined = 1 << 30
+    kernel.min_run = 1 << 30
     out = Outgoing(kernel, pytest.fail, pytest.fail)
     put(out, [(1, A, None), (1, A, None), (1, A, None), (1, B, None)] * 3)
     assert out.flush()
-    assert kernel.calls == [("many", 12)]
+    assert kernel.calls == [("send_many", 12)]

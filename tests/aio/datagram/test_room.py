@@ -122,7 +122,7 @@ def test_what_should_not_be_ends_the_connection(asyncio_loop, recorder):
         def broken(*_):
             raise LookupError("broken")
 
-        transport._carrier.run = broken
+        transport._backend.send_run = broken
         with peer:
             for _ in range(5):
                 transport.sendto(b"data")

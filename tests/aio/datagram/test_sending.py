@@ -23,7 +23,7 @@ def test_datagrams_of_one_turn_leave_together(asyncio_loop, recorder):
             assert transport.get_write_buffer_size() == 200
             await asyncio.sleep(0)
             assert [peer.recv(100) for _ in range(50)] == [b"%04d" % i for i in range(50)]
-            assert watched.calls == [("run", 50)]
+            assert watched.calls == [("send_run", 50)]
             assert transport.get_write_buffer_size() == 0
             await protocol.closed()
 
@@ -51,7 +51,7 @@ def test_who_sends_one_in_each_turn_has_it_sent_at_once(asyncio_loop, recorder):
                     transport.sendto(b"%d %04d" % (turn, i))
                 await asyncio.sleep(0)
             assert [peer.recv(100) for _ in range(120)] == [b"%d %04d" % (turn, i) for turn in range(3) for i in range(40)]
-            assert watched.calls[-1] == ("run", 40)
+            assert watched.calls[-1] == ("send_run", 40)
             assert len(watched.calls) < 20
             await protocol.closed()
 
@@ -65,7 +65,7 @@ def test_answers_leave_together_before_the_turn_ends(asyncio_loop, recorder):
 
     async def main():
         transport, protocol = await aio.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
-        transport._expect_many()
+        transport._expect_batches()
         watched = Watched(transport)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.settimeout(20)
@@ -74,7 +74,7 @@ def test_answers_leave_together_before_the_turn_ends(asyncio_loop, recorder):
             await protocol.until(lambda: sum(count for _, count in watched.calls) == 40)
             assert [peer.recv(100) for _ in range(40)] == [b"%04d" % i for i in range(40)]
         if transport.get_extra_info("endpoint").gro:
-            assert watched.calls == [("run", 40)]
+            assert watched.calls == [("send_run", 40)]
         await protocol.closed()
 
     asyncio_loop.run(main)
@@ -216,7 +216,7 @@ def test_a_segment_size_cuts_data_into_datagrams(asyncio_loop, recorder):
             await asyncio.sleep(0)
             assert [peer.recv(2000) for _ in range(101)] == [data[i : i + 1000] for i in range(0, len(data), 1000)]
             assert [peer.recv(2000) for _ in range(2)] == [data[:50], b""]
-            assert watched.calls[0] == ("run", 101)
+            assert watched.calls[0] == ("send_run", 101)
             await protocol.closed()
 
     asyncio_loop.run(main)

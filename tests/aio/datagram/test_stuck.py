@@ -104,7 +104,7 @@ def test_a_long_list_is_delivered_in_several_turns(asyncio_loop, recorder):
 
     async def main():
         transport, protocol = await aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0))
-        transport._expect_many()
+        transport._expect_batches()
         datagrams = [udp.Datagram(b"%d" % i, ("127.0.0.1", 9)) for i in range(2000)]
         transport._recv = lambda: datagrams
         with sending_to(transport) as sock:
@@ -175,7 +175,7 @@ def test_a_receive_that_should_not_fail_ends_the_connection(asyncio_loop, record
         def broken():
             raise LookupError("recv")
 
-        transport._expect_many()
+        transport._expect_batches()
         transport._recv = broken
         with sending_to(transport) as sock:
             sock.send(b"data")

@@ -168,14 +168,14 @@ def closed(fds):
     return fds.closed or not fds
 
 
-@pytest.mark.parametrize("way", ["add", "pass_on"])
+@pytest.mark.parametrize("way", ["add", "pass_through"])
 @pytest.mark.parametrize(("count", "flags", "words"), [(11, 0, "more than 10"), (1, MSG_CTRUNC, "MSG_CTRUNC")])
 def test_too_many_and_too_few_are_closed_and_told_for_ever(incoming, way, count, flags, words):
-    held, fds = new_fds(0 if way == "pass_on" else 3), new_fds(count)
+    held, fds = new_fds(0 if way == "pass_through" else 3), new_fds(count)
     incoming.add(b"x" if held else b"", held, 0)
     with pytest.raises(BrokenStream, match=words):
         getattr(incoming, way)(b"data", fds, flags)
-    assert (fds.closed, closed(held), incoming.held, len(incoming), incoming.may_be_passed) == (True, True, 0, 0, False)
+    assert (fds.closed, closed(held), incoming.held, len(incoming), incoming.can_pass_through) == (True, True, 0, 0, False)
     with pytest.raises(BrokenStream, match=words):
         incoming.refuse_broken()
 
@@ -236,7 +236,7 @@ def test_only_one_whole_message_passes_at_once_and_the_rest_stays(incoming, data
 
 @linux
 def test_at_the_end_nobody_has_sent_anything(incoming):
-    assert incoming.pass_on(*arrival(b"", uid=0)).credentials is None
+    assert incoming.pass_through(*arrival(b"", uid=0)).credentials is None
 
 
 def test_an_exception_while_descriptors_are_moved_loses_none(incoming, open_fds):

@@ -126,10 +126,10 @@ class Seen(list):
 
 def test_two_loops_that_end_at_once_close_once():
     """Each in its own thread finds that nobody is left."""
-    kept = _closing._Kept(os.dup(0))
-    kept._fds = Seen(kept._fds)
-    kept._close()
-    kept._close()
+    deferred = _closing._DeferredClose(os.dup(0))
+    deferred._fds = Seen(deferred._fds)
+    deferred._close()
+    deferred._close()
 
 
 # ---- the end of a loop ----
