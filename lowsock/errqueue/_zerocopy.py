@@ -29,7 +29,7 @@ from lowsock._system.ffi import ffi
 from lowsock._system.waiting import Patience
 from lowsock.cmsg._fields import UINT32
 from lowsock.errqueue._events import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
-from lowsock.errqueue._exclusive import Surely, alone
+from lowsock.errqueue._exclusive import ReleaseGuard, exclusive
 from lowsock.errqueue._inflight import (
     HELD,
     MSG_ZEROCOPY,
@@ -90,7 +90,7 @@ class ZeroCopySender:
         self._events: deque[Event] = deque(maxlen=_STASHED)
         self._dropped = self._plain = 0
         self._lent: dict[int, weakref.ref[Any]] = {}
-        with Surely(_REGISTRY), _REGISTRY:
+        with ReleaseGuard(_REGISTRY), _REGISTRY:
             if self._cookie in ATTACHED:
                 raise ValueError("sock: a sender is on this socket already")
             self._ledger = Ledger(first_number(fd, self._cookie, first_key))
@@ -181,7 +181,7 @@ class ZeroCopySender:
             fail(answer)
         return timeout
 
-    @alone
+    @exclusive
     def _attempt(self, message: Message, zerocopy: bool) -> tuple[Attempt, int]:
         fd = self._fd()
         self._conclude()
@@ -236,7 +236,7 @@ class ZeroCopySender:
         """
         return self._take(checked_int("limit", limit, least=1))
 
-    @alone
+    @exclusive
     def _take(self, limit: int) -> list[Event]:
         if not self._closed:
             self._catch_up(limit)
@@ -256,7 +256,7 @@ class ZeroCopySender:
             if not patience.wait(fd, 0, news):
                 return False
 
-    @alone
+    @exclusive
     def _look(self) -> tuple[int, bool]:
         """Reads what came; the descriptor, and whether anything had."""
         fd = self._fd()
@@ -319,7 +319,7 @@ class ZeroCopySender:
         """Whether `close` has nothing to wait for: all sends are complete, or nobody will tell of them."""
         return self._last_look()[0] is None
 
-    @alone
+    @exclusive
     def _last_look(self) -> tuple[int | None, bool]:
         """As `_look`; None where there is nothing left to wait for, or nobody to tell of it."""
         if self._closed or find_cookie(target(self._sock)[0]) != self._cookie:
@@ -327,7 +327,7 @@ class ZeroCopySender:
         fd, news = self._fd(), self._catch_up() > 0
         return fd if self._ledger.pieces and not self._ledger.astray else None, news
 
-    @alone
+    @exclusive
     def _finish(self) -> None:
         if not self._closed:
             self._abandon("was closed")
@@ -335,7 +335,7 @@ class ZeroCopySender:
     def _abandon(self, how: str) -> None:
         """The end; it may be done twice. The ledger is held elsewhere: whatever comes between cannot free what it keeps."""
         pieces = self._ledger.end()
-        with Surely(_REGISTRY), _REGISTRY:
+        with ReleaseGuard(_REGISTRY), _REGISTRY:
             if ATTACHED.get(self._cookie) is self:
                 del ATTACHED[self._cookie]
         if not pieces:
