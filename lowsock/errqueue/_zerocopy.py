@@ -31,19 +31,19 @@ from lowsock.cmsg._fields import UINT32
 from lowsock.errqueue._events import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
 from lowsock.errqueue._exclusive import ReleaseGuard, exclusive
 from lowsock.errqueue._inflight import (
-    HELD,
+    KEEP_ALIVE,
     MSG_ZEROCOPY,
     Attempt,
-    Ledger,
+    InFlight,
     Message,
-    Piece,
+    Region,
     Sent,
     counts_refused,
-    first_number,
-    forgetting,
+    enable_zerocopy,
+    initial_key,
     probe,
     remember,
-    set_option,
+    removal_callback,
 )
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ class ZeroCopySender:
         with ReleaseGuard(_REGISTRY), _REGISTRY:
             if self._cookie in ATTACHED:
                 raise ValueError("sock: a sender is on this socket already")
-            self._ledger = Ledger(first_number(fd, self._cookie, first_key))
-            remember(self._cookie, self._ledger)
-            set_option(fd)
+            self._in_flight = InFlight(initial_key(fd, self._cookie, first_key))
+            remember(self._cookie, self._in_flight)
+            enable_zerocopy(fd)
             self._closed = False
             ATTACHED[self._cookie] = self
-            HELD.add(self._ledger)
+            KEEP_ALIVE.add(self._in_flight)
 
     def __enter__(self) -> Self:
         return self
@@ -117,19 +117,19 @@ class ZeroCopySender:
         again when the sends from it are complete: see `is_free`, `wait`."""
         memory = ffi.new("char[]", checked_int("size", size, least=1))
         lent = ffi.buffer(memory)
-        self._lent[id(lent)] = weakref.ref(lent, forgetting(self._lent, id(lent)))
+        self._lent[id(lent)] = weakref.ref(lent, removal_callback(self._lent, id(lent)))
         return memoryview(lent)
 
     def is_free(self, view: memoryview) -> bool:
         """Whether lent memory may be written to: no send from it, or from a part of it, is incomplete."""
-        piece = self._piece("view", view)
+        region = self._region("view", view)
         self._look()
-        return not any(piece.overlaps(other) for other in self._ledger.pieces.copy().values())
+        return not any(region.overlaps(other) for other in self._in_flight.regions.copy().values())
 
-    def _piece(self, name: str, data: Any) -> Piece:
+    def _region(self, name: str, data: Any) -> Region:
         """CPython crashes if it collects an exported view, as in the frames of an error: so no name keeps the export."""
         if isinstance(data, bytes):
-            return Piece(data, ffi.from_buffer("char[]", data), len(data))
+            return Region(data, ffi.from_buffer("char[]", data), len(data))
         owner = data.obj if isinstance(data, memoryview) else None
         known = self._lent.get(id(owner))
         if known is None or known() is not owner:
@@ -137,7 +137,7 @@ class ZeroCopySender:
             raise TypeError(f"{name} must be bytes, or memory that buffer() of this sender lent, {what}")
         with viewed(name, data) as view:
             size = view.nbytes
-        return Piece(owner, ffi.cast("char *", ffi.from_buffer("char[]", data)), size)
+        return Region(owner, ffi.cast("char *", ffi.from_buffer("char[]", data)), size)
 
     # ---- sending ----
 
@@ -155,21 +155,21 @@ class ZeroCopySender:
         is sent as a plain copy; its ``key`` is None. ``address``, ``flags`` and ``ancdata`` are those of
         `lowsock.sendmsg`, and so are errors and timeouts; `TypeError` for other memory than that.
         """
-        piece = self._piece("data", data)
+        region = self._region("data", data)
         flags = checked_int("flags", flags)
         control = encode(ancdata)
         name = b"" if address is None else _address.encode_for(self._sock, address)
-        message = Message(piece, name, flags, control)
-        zerocopy, again, patience = piece.size > 0, True, None
+        message = Message(region, name, flags, control)
+        zerocopy, again, patience = region.size > 0, True, None
         while True:
             attempt, fd = self._attempt(message, zerocopy)
             if attempt.answer >= 0:
                 return Sent(attempt.answer, attempt.key)
             if attempt.answer == -errno.ENOBUFS and attempt.key is not None and not attempt.counted:
-                zerocopy = again = again and attempt.news  # read events make room; if that is not enough, copy
+                zerocopy = again = again and attempt.got_events  # read events make room; if that is not enough, copy
             elif -attempt.answer in (errno.EAGAIN, errno.EWOULDBLOCK):
                 patience = patience or Patience(self._seconds(fd, flags, attempt.answer))
-                if not patience.wait(fd, select.POLLOUT, attempt.news):
+                if not patience.wait(fd, select.POLLOUT, attempt.got_events):
                     time_out()
             elif attempt.answer != -errno.EINTR:
                 fail(attempt.answer)
@@ -185,11 +185,11 @@ class ZeroCopySender:
     def _attempt(self, message: Message, zerocopy: bool) -> tuple[Attempt, int]:
         fd = self._fd()
         self._conclude()
-        self._refuse_astray()
-        if zerocopy and self._ledger.doubt:
+        self._refuse_foreign()
+        if zerocopy and self._in_flight.uncertain:
             self._ask(fd, message.name)
-            zerocopy = not self._ledger.doubt
-        attempt = self._ledger.open = Attempt(message.piece, self._ledger.next if zerocopy else None)
+            zerocopy = not self._in_flight.uncertain
+        attempt = self._in_flight.unrecorded = Attempt(message.region, self._in_flight.next_key if zerocopy else None)
         attempt.call(fd, message)
         self._conclude()
         if attempt.key is None and attempt.answer > 0:
@@ -198,33 +198,33 @@ class ZeroCopySender:
 
     def _conclude(self) -> None:
         """Enters what the last attempt came to. Each step may be done twice: an exception may have come between."""
-        attempt = self._ledger.open
+        attempt = self._in_flight.unrecorded
         if attempt is not None and attempt.outcome:
             if attempt.answer < 0:
                 self._look_into(attempt)
             else:
-                self._ledger.enter(attempt)
-        self._ledger.open = None
+                self._in_flight.record(attempt)
+        self._in_flight.unrecorded = None
 
     def _look_into(self, attempt: Attempt) -> None:
         """UDP may count a send and fail after that (ENOBUFS of a queueing discipline, EPERM of a firewall); then its
         completion is there already, or, if it went in several packets, will come when they are gone. Where the kernel gave
         up earlier, it has taken the number back."""
-        ledger = self._ledger
+        in_flight = self._in_flight
         if attempt.answer != -errno.EINTR:
-            ledger.doubt += attempt.key == ledger.next and not ledger.doubt
-            attempt.news = self._drain(_ALL) > 0
-            attempt.counted = attempt.key not in (None, ledger.next)
-            if attempt.key == ledger.next and not (attempt.may_count and counts_refused(self._fd())):
-                ledger.doubt = 0
+            in_flight.uncertain += attempt.key == in_flight.next_key and not in_flight.uncertain
+            attempt.got_events = self._drain(_ALL) > 0
+            attempt.counted = attempt.key not in (None, in_flight.next_key)
+            if attempt.key == in_flight.next_key and not (attempt.may_be_counted and counts_refused(self._fd())):
+                in_flight.uncertain = 0
 
     def _ask(self, fd: int, name: bytes) -> None:
         """Ends the doubt about the count, if that can be. What is left of the doubt is never too little."""
-        ledger = self._ledger
-        before, ledger.doubt = ledger.next, ledger.doubt + 1
+        in_flight = self._in_flight
+        before, in_flight.uncertain = in_flight.next_key, in_flight.uncertain + 1
         probe(fd, name)
         self._drain(_ALL)
-        ledger.doubt = 0 if ledger.next != before else ledger.doubt - 1
+        in_flight.uncertain = 0 if in_flight.next_key != before else in_flight.uncertain - 1
 
     # ---- completions ----
 
@@ -250,7 +250,7 @@ class ZeroCopySender:
         patience = Patience(timeout)
         while True:
             fd, news = self._look()
-            self._refuse_astray()
+            self._refuse_foreign()
             if self._is_complete(key):
                 return True
             if not patience.wait(fd, 0, news):
@@ -264,10 +264,10 @@ class ZeroCopySender:
 
     def _is_complete(self, key: int | None) -> bool:
         if key is None:
-            return not self._ledger.pieces
-        if not self._ledger.was_given(checked_int("key", key, least=0, most=UINT32)):
+            return not self._in_flight.regions
+        if not self._in_flight.was_assigned(checked_int("key", key, least=0, most=UINT32)):
             raise ValueError(f"key: no send has the number {key} yet")
-        return key not in self._ledger.pieces
+        return key not in self._in_flight.regions
 
     def _catch_up(self, limit: int = LIMIT) -> int:
         self._conclude()
@@ -281,7 +281,7 @@ class ZeroCopySender:
             if event is None:
                 return count
             if isinstance(event, ZeroCopyCompletion):
-                self._ledger.settle(event)
+                self._in_flight.complete(event)
             self._stash(event)
             self._slot.clear()
         return limit
@@ -325,7 +325,7 @@ class ZeroCopySender:
         if self._closed or find_cookie(target(self._sock)[0]) != self._cookie:
             return None, False
         fd, news = self._fd(), self._catch_up() > 0
-        return fd if self._ledger.pieces and not self._ledger.astray else None, news
+        return fd if self._in_flight.regions and not self._in_flight.saw_foreign else None, news
 
     @exclusive
     def _finish(self) -> None:
@@ -333,17 +333,17 @@ class ZeroCopySender:
             self._abandon("was closed")
 
     def _abandon(self, how: str) -> None:
-        """The end; it may be done twice. The ledger is held elsewhere: whatever comes between cannot free what it keeps."""
-        pieces = self._ledger.end()
+        """Ends the sender; it may be called twice. `KEEP_ALIVE` holds the memory in flight, so no exception frees it."""
+        regions = self._in_flight.end()
         with ReleaseGuard(_REGISTRY), _REGISTRY:
             if ATTACHED.get(self._cookie) is self:
                 del ATTACHED[self._cookie]
-        if not pieces:
-            HELD.discard(self._ledger)
+        if not regions:
+            KEEP_ALIVE.discard(self._in_flight)
         self._closed = True
-        if pieces:
-            told = f"a ZeroCopySender {how} while {len(pieces)} sends were incomplete: "
-            told += f"{sum(piece.size for piece in pieces)} bytes are kept for good"
+        if regions:
+            told = f"a ZeroCopySender {how} while {len(regions)} sends were incomplete: "
+            told += f"{sum(region.size for region in regions)} bytes are kept for good"
             warnings.warn(told, ResourceWarning, stacklevel=5, source=self)
 
     # ---- what it knows ----
@@ -351,17 +351,17 @@ class ZeroCopySender:
     @property
     def pending(self) -> int:
         """How many sends are incomplete, by the events that were read so far."""
-        return len(self._ledger.pieces)
+        return len(self._in_flight.regions)
 
     @property
     def pending_bytes(self) -> int:
         """The memory that is kept for them. A piece counts whole, also if less of it was taken, and once for each send."""
-        return sum(piece.size for piece in self._ledger.pieces.copy().values())
+        return sum(region.size for region in self._in_flight.regions.copy().values())
 
     @property
     def copied(self) -> int:
         """How many complete sends the kernel copied, as far as it tells; those sent as plain copies are among them."""
-        return self._ledger.copied + self._plain
+        return self._in_flight.copied + self._plain
 
     @property
     def dropped(self) -> int:
@@ -371,7 +371,7 @@ class ZeroCopySender:
     @property
     def next_key(self) -> int:
         """What the next zero-copy send counts as."""
-        return self._ledger.next
+        return self._in_flight.next_key
 
     # ---- checks ----
 
@@ -384,6 +384,6 @@ class ZeroCopySender:
             fail(-errno.EBADF)
         return fd
 
-    def _refuse_astray(self) -> None:
-        if self._ledger.astray:
+    def _refuse_foreign(self) -> None:
+        if self._in_flight.saw_foreign:
             raise RuntimeError("completions came that are not this sender's: somebody else sends with MSG_ZEROCOPY here")

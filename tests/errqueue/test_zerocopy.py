@@ -330,7 +330,7 @@ def test_the_limit_of_a_read_leaves_the_rest(udp_pair):
 def test_pieces_overlap_by_their_memory():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, ZeroCopySender(sock) as sender:
         memory = sender.buffer(10)
-        a, b, c = (sender._piece("data", memory[i:j]) for i, j in ((0, 5), (5, 10), (4, 6)))
+        a, b, c = (sender._region("data", memory[i:j]) for i, j in ((0, 5), (5, 10), (4, 6)))
         assert [a.overlaps(b), a.overlaps(c), b.overlaps(c), c.overlaps(a), b.overlaps(a)] == [
             False,
             True,

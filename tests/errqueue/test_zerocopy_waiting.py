@@ -192,7 +192,7 @@ def test_handlers_that_raise_lose_no_piece_and_no_completion(udp_pair, drain):
             key = sender.send(b"last").key
             assert sender.wait(5, key=key)
             assert sender.pending == 0
-            assert not sender._ledger.astray
+            assert not sender._in_flight.saw_foreign
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
