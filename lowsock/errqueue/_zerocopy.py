@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Sending from memory that the kernel reads after the call: MSG_ZEROCOPY. See the kernel's msg_zerocopy document.
 
-One send at a time is made under the lock, and it does not wait there: else nobody could say which number it got. What a
-send came to is noted before any signal handler can run, and each step after that may be done twice.
+The lock admits one send at a time, which never waits under it: otherwise nobody could say which number it got. The outcome
+of a send is stored before any signal handler can run, and each step after that may be done twice.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 
     from lowsock._system.types import Address, ControlMessage, Socket
 
-_STASHED, _ALL = 16384, 2**31  # events that wait for `read`
-_REGISTRY = threading.RLock()  # a collection within may bring the end of another sender
+_BACKLOG, _ALL = 16384, 2**31  # events that wait for `read`
+_REGISTRY_LOCK = threading.RLock()  # reentrant: the garbage collector may end another sender meanwhile
 
 
 class ZeroCopySender:
@@ -68,7 +68,7 @@ class ZeroCopySender:
     it, and waits if no exception was raised. See send(2), socket(7).
     """
 
-    _closed = True  # until it is whole
+    _closed = True  # until it is complete
 
     def __init__(self, sock: Socket, *, timeout: float | None = None, first_key: int | None = None) -> None:
         """Sets SO_ZEROCOPY. ``timeout``: the seconds that leaving a ``with`` waits, None for as long as it takes.
@@ -87,10 +87,10 @@ class ZeroCopySender:
         self._cookie = cookie(fd)
         self._lock: Any = threading.RLock()
         self._slot = Slot(Reply(DATA, CONTROL))
-        self._events: deque[Event] = deque(maxlen=_STASHED)
-        self._dropped = self._plain = 0
+        self._events: deque[Event] = deque(maxlen=_BACKLOG)
+        self._dropped = self._plain_copies = 0
         self._lent: dict[int, weakref.ref[Any]] = {}
-        with ReleaseGuard(_REGISTRY), _REGISTRY:
+        with ReleaseGuard(_REGISTRY_LOCK), _REGISTRY_LOCK:
             if self._cookie in ATTACHED:
                 raise ValueError("sock: a sender is on this socket already")
             self._in_flight = InFlight(initial_key(fd, self._cookie, first_key))
@@ -108,7 +108,7 @@ class ZeroCopySender:
 
     def __del__(self) -> None:
         if not self._closed and self._process == os.getpid():
-            self._abandon("was never closed")
+            self._detach("was never closed")
 
     # ---- memory ----
 
@@ -123,16 +123,17 @@ class ZeroCopySender:
     def is_free(self, view: memoryview) -> bool:
         """Whether lent memory may be written to: no send from it, or from a part of it, is incomplete."""
         region = self._region("view", view)
-        self._look()
+        self._read_queue()
         return not any(region.overlaps(other) for other in self._in_flight.regions.copy().values())
 
     def _region(self, name: str, data: Any) -> Region:
-        """CPython crashes if it collects an exported view, as in the frames of an error: so no name keeps the export."""
+        """The memory of an argument. No name keeps the export: CPython crashes if it collects an exported view, as in the
+        frames of an error."""
         if isinstance(data, bytes):
             return Region(data, ffi.from_buffer("char[]", data), len(data))
         owner = data.obj if isinstance(data, memoryview) else None
-        known = self._lent.get(id(owner))
-        if known is None or known() is not owner:
+        ref = self._lent.get(id(owner))
+        if ref is None or ref() is not owner:
             what = f"not {type(data).__name__}: the kernel reads it after the call, when this could have changed"
             raise TypeError(f"{name} must be bytes, or memory that buffer() of this sender lent, {what}")
         with viewed(name, data) as view:
@@ -160,13 +161,15 @@ class ZeroCopySender:
         control = encode(ancdata)
         name = b"" if address is None else _address.encode_for(self._sock, address)
         message = Message(region, name, flags, control)
-        zerocopy, again, patience = region.size > 0, True, None
+        zerocopy, may_retry, patience = region.size > 0, True, None
         while True:
             attempt, fd = self._attempt(message, zerocopy)
             if attempt.answer >= 0:
                 return Sent(attempt.answer, attempt.key)
             if attempt.answer == -errno.ENOBUFS and attempt.key is not None and not attempt.counted:
-                zerocopy = again = again and attempt.got_events  # read events make room; if that is not enough, copy
+                zerocopy = may_retry = (
+                    may_retry and attempt.got_events
+                )  # reading events made room; if that is not enough, copy
             elif -attempt.answer in (errno.EAGAIN, errno.EWOULDBLOCK):
                 patience = patience or Patience(self._seconds(fd, flags, attempt.answer))
                 if not patience.wait(fd, select.POLLOUT, attempt.got_events):
@@ -184,32 +187,32 @@ class ZeroCopySender:
     @exclusive
     def _attempt(self, message: Message, zerocopy: bool) -> tuple[Attempt, int]:
         fd = self._fd()
-        self._conclude()
+        self._record_attempt()
         self._refuse_foreign()
         if zerocopy and self._in_flight.uncertain:
-            self._ask(fd, message.name)
+            self._resync(fd, message.name)
             zerocopy = not self._in_flight.uncertain
         attempt = self._in_flight.unrecorded = Attempt(message.region, self._in_flight.next_key if zerocopy else None)
         attempt.call(fd, message)
-        self._conclude()
+        self._record_attempt()
         if attempt.key is None and attempt.answer > 0:
-            self._plain += 1
+            self._plain_copies += 1
         return attempt, fd
 
-    def _conclude(self) -> None:
-        """Enters what the last attempt came to. Each step may be done twice: an exception may have come between."""
+    def _record_attempt(self) -> None:
+        """Records the outcome of the last attempt. Each step may be done twice: an exception may have come between."""
         attempt = self._in_flight.unrecorded
         if attempt is not None and attempt.outcome:
             if attempt.answer < 0:
-                self._look_into(attempt)
+                self._resolve_refusal(attempt)
             else:
                 self._in_flight.record(attempt)
         self._in_flight.unrecorded = None
 
-    def _look_into(self, attempt: Attempt) -> None:
-        """UDP may count a send and fail after that (ENOBUFS of a queueing discipline, EPERM of a firewall); then its
-        completion is there already, or, if it went in several packets, will come when they are gone. Where the kernel gave
-        up earlier, it has taken the number back."""
+    def _resolve_refusal(self, attempt: Attempt) -> None:
+        """Finds out whether the kernel counted a send that failed. UDP may count it and then fail (ENOBUFS of a queueing
+        discipline, EPERM of a firewall): its completion is there already, or, if it went in several packets, comes when
+        they are gone. A kernel that gave up earlier has taken the number back."""
         in_flight = self._in_flight
         if attempt.answer != -errno.EINTR:
             in_flight.uncertain += attempt.key == in_flight.next_key and not in_flight.uncertain
@@ -218,8 +221,8 @@ class ZeroCopySender:
             if attempt.key == in_flight.next_key and not (attempt.may_be_counted and counts_refused(self._fd())):
                 in_flight.uncertain = 0
 
-    def _ask(self, fd: int, name: bytes) -> None:
-        """Ends the doubt about the count, if that can be. What is left of the doubt is never too little."""
+    def _resync(self, fd: int, name: bytes) -> None:
+        """Learns the kernel's count by a `probe` if it can. ``uncertain`` is never too low on the way."""
         in_flight = self._in_flight
         before, in_flight.uncertain = in_flight.next_key, in_flight.uncertain + 1
         probe(fd, name)
@@ -234,12 +237,12 @@ class ZeroCopySender:
         Completions of adjacent sends are merged if they say the same, under the first's ``ancdata``. If more than 16384
         events wait to be read, the oldest are lost, and counted by ``dropped``. See `lowsock.errqueue.read`.
         """
-        return self._take(checked_int("limit", limit, least=1))
+        return self._take_events(checked_int("limit", limit, least=1))
 
     @exclusive
-    def _take(self, limit: int) -> list[Event]:
+    def _take_events(self, limit: int) -> list[Event]:
         if not self._closed:
-            self._catch_up(limit)
+            self._sync(limit)
         events = list(islice(self._events, limit))
         for _ in events:
             self._events.popleft()
@@ -249,18 +252,18 @@ class ZeroCopySender:
         """Waits until the send with this number is complete, or all are; False when ``timeout`` seconds were too few."""
         patience = Patience(timeout)
         while True:
-            fd, news = self._look()
+            fd, got_events = self._read_queue()
             self._refuse_foreign()
             if self._is_complete(key):
                 return True
-            if not patience.wait(fd, 0, news):
+            if not patience.wait(fd, 0, got_events):
                 return False
 
     @exclusive
-    def _look(self) -> tuple[int, bool]:
-        """Reads what came; the descriptor, and whether anything had."""
+    def _read_queue(self) -> tuple[int, bool]:
+        """Reads the error queue; returns the descriptor and whether there were events."""
         fd = self._fd()
-        return fd, self._catch_up() > 0
+        return fd, self._sync() > 0
 
     def _is_complete(self, key: int | None) -> bool:
         if key is None:
@@ -269,8 +272,8 @@ class ZeroCopySender:
             raise ValueError(f"key: no send has the number {key} yet")
         return key not in self._in_flight.regions
 
-    def _catch_up(self, limit: int = LIMIT) -> int:
-        self._conclude()
+    def _sync(self, limit: int = LIMIT) -> int:
+        self._record_attempt()
         return self._drain(limit)
 
     def _drain(self, limit: int) -> int:
@@ -282,11 +285,11 @@ class ZeroCopySender:
                 return count
             if isinstance(event, ZeroCopyCompletion):
                 self._in_flight.complete(event)
-            self._stash(event)
+            self._enqueue(event)
             self._slot.clear()
         return limit
 
-    def _stash(self, event: Event) -> None:
+    def _enqueue(self, event: Event) -> None:
         last = self._events[-1] if self._events else None
         if isinstance(event, ZeroCopyCompletion) and isinstance(last, ZeroCopyCompletion):
             if last.is_followed_by(event):
@@ -295,7 +298,7 @@ class ZeroCopySender:
                 return
         if last is event:
             return
-        self._dropped += len(self._events) == _STASHED
+        self._dropped += len(self._events) == _BACKLOG
         self._events.append(event)
 
     # ---- the end ----
@@ -311,40 +314,40 @@ class ZeroCopySender:
         if self._process != os.getpid():
             self._closed = True
         while not self._closed:
-            fd, news = self._last_look()
-            if fd is None or not patience.wait(fd, 0, news):
+            fd, got_events = self._read_for_close()
+            if fd is None or not patience.wait(fd, 0, got_events):
                 self._finish()
 
     def _is_done(self) -> bool:
-        """Whether `close` has nothing to wait for: all sends are complete, or nobody will tell of them."""
-        return self._last_look()[0] is None
+        """Whether `close` has nothing to wait for: all sends are complete, or no completion can come."""
+        return self._read_for_close()[0] is None
 
     @exclusive
-    def _last_look(self) -> tuple[int | None, bool]:
-        """As `_look`; None where there is nothing left to wait for, or nobody to tell of it."""
+    def _read_for_close(self) -> tuple[int | None, bool]:
+        """As `_read_queue`; the descriptor is None if there is nothing left to wait for, or no completion can come."""
         if self._closed or find_cookie(target(self._sock)[0]) != self._cookie:
             return None, False
-        fd, news = self._fd(), self._catch_up() > 0
-        return fd if self._in_flight.regions and not self._in_flight.saw_foreign else None, news
+        fd, got_events = self._fd(), self._sync() > 0
+        return fd if self._in_flight.regions and not self._in_flight.saw_foreign else None, got_events
 
     @exclusive
     def _finish(self) -> None:
         if not self._closed:
-            self._abandon("was closed")
+            self._detach("was closed")
 
-    def _abandon(self, how: str) -> None:
+    def _detach(self, end: str) -> None:
         """Ends the sender; it may be called twice. `KEEP_ALIVE` holds the memory in flight, so no exception frees it."""
         regions = self._in_flight.end()
-        with ReleaseGuard(_REGISTRY), _REGISTRY:
+        with ReleaseGuard(_REGISTRY_LOCK), _REGISTRY_LOCK:
             if ATTACHED.get(self._cookie) is self:
                 del ATTACHED[self._cookie]
         if not regions:
             KEEP_ALIVE.discard(self._in_flight)
         self._closed = True
         if regions:
-            told = f"a ZeroCopySender {how} while {len(regions)} sends were incomplete: "
-            told += f"{sum(region.size for region in regions)} bytes are kept for good"
-            warnings.warn(told, ResourceWarning, stacklevel=5, source=self)
+            text = f"a ZeroCopySender {end} while {len(regions)} sends were incomplete: "
+            text += f"{sum(region.size for region in regions)} bytes are kept for good"
+            warnings.warn(text, ResourceWarning, stacklevel=5, source=self)
 
     # ---- what it knows ----
 
@@ -361,7 +364,7 @@ class ZeroCopySender:
     @property
     def copied(self) -> int:
         """How many complete sends the kernel copied, as far as it tells; those sent as plain copies are among them."""
-        return self._in_flight.copied + self._plain
+        return self._in_flight.copied + self._plain_copies
 
     @property
     def dropped(self) -> int:

@@ -75,7 +75,7 @@ def test_what_was_sent_when_an_exception_came_is_entered_by_the_next_call(wire, 
             if sender._in_flight.unrecorded is not None:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(sender, "_conclude", conclude)
+        monkeypatch.setattr(sender, "_record_attempt", conclude)
         with pytest.raises(KeyboardInterrupt):
             sender.send(b"x" * 100)
         monkeypatch.undo()
