@@ -157,12 +157,12 @@ Event = Union[IcmpError, LocalError, TransmitTimestamp, ZeroCopyCompletion, TxTi
 
 
 class Reader(Protocol):
-    """Whoever is the one consumer of a socket's error queue."""
+    """The one consumer of a socket's error queue."""
 
     def read(self, limit: int = LIMIT) -> list[Event]: ...
 
 
-ATTACHED: WeakValueDictionary[int, Reader] = WeakValueDictionary()  # by the socket's cookie, which never comes again
+READERS: WeakValueDictionary[int, Reader] = WeakValueDictionary()  # by the socket's cookie, which is never reused
 
 
 def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
@@ -181,7 +181,7 @@ def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
     if not MSG_ERRQUEUE:
         raise NotImplementedError("this platform has no error queues (MSG_ERRQUEUE)")
     fd = target(sock)[0]
-    reader = ATTACHED.get(cookie(fd)) if ATTACHED else None
+    reader = READERS.get(cookie(fd)) if READERS else None
     return _read(fd, limit) if reader is None else reader.read(limit)
 
 
@@ -200,9 +200,9 @@ def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -> list
 
 
 def cookie(fd: int) -> int:
-    """What the kernel calls a socket by; no other socket ever has the same."""
-    name = find_cookie(fd)
-    return name if name >= 0 else fail(name)
+    """The kernel's number of a socket (SO_COOKIE); no other socket ever has the same."""
+    number = find_cookie(fd)
+    return number if number >= 0 else fail(number)
 
 
 def find_cookie(fd: int) -> int:
@@ -230,36 +230,36 @@ def _read(fd: int, limit: int) -> list[Event]:
 
 
 class Slot:
-    """Where one event at a time is received. What a signal handler's exception kept from being used is still here."""
+    """Receives one event at a time, and keeps it until `clear`: an exception of a signal handler loses none."""
 
-    __slots__ = ("_answers", "_reply", "event")
+    __slots__ = ("_reply", "_unprocessed", "event")
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self._answers: list[int] = []
+        self._unprocessed: list[int] = []  # the answer of a receive whose event was not decoded yet; at most one
         self.event: Event | None = None
 
     def fill(self, fd: int) -> Event | None:
-        """The next event, or None: there is none. Until `clear`, it is the same each time."""
+        """Returns the next event, or None if there is none; the same one until `clear`."""
         while self.event is None:
-            answer = self._answers[0] if self._answers else self._receive(fd)
+            answer = self._unprocessed[0] if self._unprocessed else self._receive(fd)
             if answer <= MORE:
                 self.event = self._event(answer)
-            self._answers.clear()
+            self._unprocessed.clear()
             if answer != -errno.EINTR and self.event is None:
                 if answer < 0 and answer > MORE and answer not in NOT_YET:
                     fail(answer)
                 return None
-        self._answers.clear()
+        self._unprocessed.clear()
         return self.event
 
     def clear(self) -> None:
         self.event = None
 
     def _receive(self, fd: int) -> int:
-        """A list that is extended by a map has the answer before any Python code, such as a handler, can run again."""
-        self._answers += map(lib.lowsock_recvmsg, (self._reply.struct,), (fd,), (DATA,), (CONTROL,), (_FLAGS,))
-        return self._answers[0]
+        """Makes the call. Extending a list by a map stores the answer before any Python code, such as a handler, can run."""
+        self._unprocessed += map(lib.lowsock_recvmsg, (self._reply.struct,), (fd,), (DATA,), (CONTROL,), (_FLAGS,))
+        return self._unprocessed[0]
 
     def _event(self, answer: int) -> Event | None:
         reply = self._reply
@@ -278,10 +278,10 @@ def to_event(received: Received) -> Event:
     data, ancdata, msg_flags, address = received
     messages = decode(ancdata)
     error = next((message for message in messages if isinstance(message, ExtendedError)), None)
-    make = _KINDS.get(error.origin) if error is not None else None
-    if error is None or make is None:
+    decoder = _DECODERS.get(error.origin) if error is not None else None
+    if error is None or decoder is None:
         return UnknownEvent(error, address, data, messages, msg_flags)
-    return make(error, address, data, messages, msg_flags)
+    return decoder(error, address, data, messages, msg_flags)
 
 
 def _mtu(error: ExtendedError) -> int | None:
@@ -289,8 +289,8 @@ def _mtu(error: ExtendedError) -> int | None:
 
 
 def _icmp(error: ExtendedError, address: Address, data: bytes, messages: Messages, msg_flags: int) -> IcmpError:
-    said = error.errno, error.origin, error.icmp_type, error.icmp_code, _mtu(error), error.offender
-    return IcmpError(*said, address, data, messages, msg_flags)
+    fields = error.errno, error.origin, error.icmp_type, error.icmp_code, _mtu(error), error.offender
+    return IcmpError(*fields, address, data, messages, msg_flags)
 
 
 def _local(error: ExtendedError, address: Address, data: bytes, messages: Messages, msg_flags: int) -> LocalError:
@@ -329,7 +329,7 @@ def _missed(error: ExtendedError, address: Address, data: bytes, messages: Messa
     return TxTimeMissed(named(TxTimeProblem, error.icmp_code), nanoseconds, address, data, messages, msg_flags)
 
 
-_KINDS: dict[int, Callable[[ExtendedError, Address, bytes, Messages, int], Event]] = {
+_DECODERS: dict[int, Callable[[ExtendedError, Address, bytes, Messages, int], Event]] = {
     Origin.LOCAL: _local,
     Origin.ICMP: _icmp,
     Origin.ICMP6: _icmp,

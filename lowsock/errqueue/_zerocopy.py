@@ -28,7 +28,7 @@ from lowsock._system.errors import fail, time_out
 from lowsock._system.ffi import ffi
 from lowsock._system.waiting import Patience
 from lowsock.cmsg._fields import UINT32
-from lowsock.errqueue._events import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
+from lowsock.errqueue._events import LIMIT, READERS, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
 from lowsock.errqueue._exclusive import ReleaseGuard, exclusive
 from lowsock.errqueue._inflight import (
     KEEP_ALIVE,
@@ -91,13 +91,13 @@ class ZeroCopySender:
         self._dropped = self._plain_copies = 0
         self._lent: dict[int, weakref.ref[Any]] = {}
         with ReleaseGuard(_REGISTRY_LOCK), _REGISTRY_LOCK:
-            if self._cookie in ATTACHED:
+            if self._cookie in READERS:
                 raise ValueError("sock: a sender is on this socket already")
             self._in_flight = InFlight(initial_key(fd, self._cookie, first_key))
             remember(self._cookie, self._in_flight)
             enable_zerocopy(fd)
             self._closed = False
-            ATTACHED[self._cookie] = self
+            READERS[self._cookie] = self
             KEEP_ALIVE.add(self._in_flight)
 
     def __enter__(self) -> Self:
@@ -339,8 +339,8 @@ class ZeroCopySender:
         """Ends the sender; it may be called twice. `KEEP_ALIVE` holds the memory in flight, so no exception frees it."""
         regions = self._in_flight.end()
         with ReleaseGuard(_REGISTRY_LOCK), _REGISTRY_LOCK:
-            if ATTACHED.get(self._cookie) is self:
-                del ATTACHED[self._cookie]
+            if READERS.get(self._cookie) is self:
+                del READERS[self._cookie]
         if not regions:
             KEEP_ALIVE.discard(self._in_flight)
         self._closed = True

@@ -14,7 +14,7 @@ import pytest
 
 from lowsock import constants, errqueue
 from lowsock.errqueue import IcmpError, Sent, ZeroCopySender, _zerocopy
-from lowsock.errqueue._events import ATTACHED, ZeroCopyCompletion
+from lowsock.errqueue._events import READERS, ZeroCopyCompletion
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
 
@@ -303,7 +303,7 @@ def test_a_closed_sender_is_gone_but_its_events_are_not(udp_pair):
     for call in (lambda: sender.send(b"x"), sender.wait):
         with pytest.raises(ValueError, match="closed"):
             call()
-    assert sender not in list(ATTACHED.values())
+    assert sender not in list(READERS.values())
 
 
 def test_events_that_nobody_reads_are_counted_when_they_are_lost(udp_pair, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 from lowsock import constants, errqueue
 from lowsock.errqueue import ZeroCopySender
-from lowsock.errqueue._events import ATTACHED, cookie
+from lowsock.errqueue._events import READERS, cookie
 from lowsock.errqueue._inflight import KEEP_ALIVE
 
 pytestmark = [
@@ -126,5 +126,5 @@ def test_wherever_an_exception_comes_the_count_is_right_and_nobody_is_locked_out
 def test_a_sender_that_was_not_quite_made_is_none():
     for world, error, _ in at_every_step(CALLS["a new one"], KeyboardInterrupt, World):
         error.__traceback__ = None
-        assert cookie(world.other.fileno()) not in ATTACHED
+        assert cookie(world.other.fileno()) not in READERS
         ZeroCopySender(world.other).close()
