@@ -167,9 +167,8 @@ class ZeroCopySender:
             if attempt.answer >= 0:
                 return Sent(attempt.answer, attempt.key)
             if attempt.answer == -errno.ENOBUFS and attempt.key is not None and not attempt.counted:
-                zerocopy = may_retry = (
-                    may_retry and attempt.got_events
-                )  # reading events made room; if that is not enough, copy
+                # Reading events made room. If that is not enough, copy.
+                zerocopy = may_retry = may_retry and attempt.got_events
             elif -attempt.answer in (errno.EAGAIN, errno.EWOULDBLOCK):
                 patience = patience or Patience(self._seconds(fd, flags, attempt.answer))
                 if not patience.wait(fd, select.POLLOUT, attempt.got_events):
