@@ -199,23 +199,23 @@ void lowsock_inbox_forget(struct lowsock_inbox *inbox);
 
 enum {
     LOWSOCK_DATAGRAM = 65536,   /* bytes of room for data: no datagram, and no run of them that UDP_GRO makes, is longer */
-    LOWSOCK_TOLD = 1024,        /* bytes of room for control messages */
+    LOWSOCK_CONTROL_ROOM = 1024, /* bytes of room for control messages */
     LOWSOCK_CUT = 64,           /* datagrams that are handed to one sendmmsg(2) */
     LOWSOCK_SEGMENT_SHIFT = 20,
     LOWSOCK_SIZE = (1 << 20) - 1,
-    LOWSOCK_NEWS_SHIFT = 40,    /* a bit of an answer: source, control messages or flags are others than the last time */
+    LOWSOCK_CHANGED_SHIFT = 40, /* a bit of an answer: source, control messages or flags differ from the last time */
     LOWSOCK_BURST = 64,         /* datagrams, or runs of them, that one recvmmsg(2) brings at most */
-    LOWSOCK_KEY = 128 + 1024    /* bytes of a source and what was told */
+    LOWSOCK_KEY = 128 + 1024    /* bytes of a source and its control messages, which are a cache's key */
 };
 
 /* Where one receive of datagrams puts what came. Python owns the memory that the pointers lead to. */
 struct lowsock_arrival {
     char *data;     /* LOWSOCK_DATAGRAM bytes */
     char *name;     /* LOWSOCK_SOCKADDR bytes */
-    char *control;  /* LOWSOCK_TOLD bytes, aligned for struct cmsghdr */
+    char *control;  /* LOWSOCK_CONTROL_ROOM bytes, aligned for struct cmsghdr */
     char *key;      /* LOWSOCK_KEY bytes: the source, then the control messages that tell how they came */
     int name_size;
-    int told_size;
+    int control_size;
     int flags;      /* msg_flags, without MSG_DONTWAIT */
     long long time; /* nanoseconds since the epoch; -1: not told */
 };
@@ -224,26 +224,26 @@ struct lowsock_arrival {
 struct lowsock_burst {
     char *data;         /* LOWSOCK_DATAGRAM bytes each */
     char *names;        /* LOWSOCK_SOCKADDR bytes each */
-    char *control;      /* LOWSOCK_TOLD bytes each, aligned for struct cmsghdr */
-    char *keys;         /* LOWSOCK_KEY bytes each: that of the arrival where it is news */
-    int *news;          /* three each: name_size, told_size and flags, where they are news */
+    char *control;      /* LOWSOCK_CONTROL_ROOM bytes each, aligned for struct cmsghdr */
+    char *keys;         /* LOWSOCK_KEY bytes each: that of the arrival where it has changed */
+    int *changes;       /* three each: name_size, control_size and flags, where they have changed */
     long long *answers; /* as lowsock_udp_recv answers */
     long long *times;
 };
 
-/* Sends with a control buffer that is ready; answers the bytes sent. */
+/* Sends with a control buffer that was made before; answers the bytes sent. */
 long long lowsock_udp_send(int fd, char *data, long long size, char *control, int control_size,
                            char *name, int name_size, int flags);
 /* Sends datagrams of `segment` bytes, the last one of what is left, all with the same control buffer, about LOWSOCK_BATCH at
    most; answers how many went. */
 int lowsock_udp_send_each(int fd, char *data, long long size, long long segment, char *control, int control_size,
                           char *name, int name_size, int flags);
-/* Answers with the bytes of data, the size of a segment (0: one datagram) << LOWSOCK_SEGMENT_SHIFT, and 1 << LOWSOCK_NEWS_SHIFT. */
+/* Answers with the bytes of data, the size of a segment (0: one datagram) << LOWSOCK_SEGMENT_SHIFT, and 1 << LOWSOCK_CHANGED_SHIFT. */
 long long lowsock_udp_recv(struct lowsock_arrival *arrival, int fd, long long size, int flags);
 long long lowsock_udp_recv_into(struct lowsock_arrival *arrival, int fd, char **bases, size_t *sizes, size_t count, int flags);
 /* Receives what is there, and waits for the first only. Answers how many came, and above LOWSOCK_SEGMENT_SHIFT their size,
-   LOWSOCK_SIZE if it differs; or the count and 1 << LOWSOCK_NEWS_SHIFT, if any is a run, or is told to have come in
-   another way than the one before. */
+   LOWSOCK_SIZE if it differs; or the count and 1 << LOWSOCK_CHANGED_SHIFT, if any is a run, or differs from the one
+   before in source, control messages or flags. */
 long long lowsock_udp_recv_burst(struct lowsock_arrival *arrival, struct lowsock_burst *burst, int fd, int flags);
 /* As getpeername(2); `name` is of LOWSOCK_SOCKADDR bytes. Answers its length. */
 int lowsock_udp_peer(int fd, char *name);

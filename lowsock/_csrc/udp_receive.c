@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Datagrams received in bulk: their control messages are told apart here. */
+/* Datagrams received in bulk, and what their control messages say. */
 #include "internal.h"
 #include "lowsock.h"
 #include "batch.h"
@@ -78,9 +78,9 @@ static int segment_of(const struct cmsghdr *header, const char *payload, long lo
 #endif
 }
 
-/* Goes through `size` bytes of control data: takes out the segment's size and the time, leaves out what else is the socket
-   layer's (counters change each time), and copies the rest to `to`. Answers the bytes copied. */
-static int sort(struct lowsock_arrival *arrival, char *control, long long size, char *to, int *segment)
+/* Reads the segment's size and the time from `size` bytes of control data, drops the socket layer's other messages (counters
+   change each time), and copies the rest to `to`. Answers the bytes copied. */
+static int filter_control(struct lowsock_arrival *arrival, char *control, long long size, char *to, int *segment)
 {
     struct cursor cursor = {control, control + size};
     char *start = to;
@@ -110,18 +110,19 @@ static int sort(struct lowsock_arrival *arrival, char *control, long long size, 
     return (int)(to - start);
 }
 
-/* Whether source, control messages or flags are others than the last time; they are in `arrival` afterwards. */
-static int is_news(struct lowsock_arrival *arrival, const char *name, int name_size, const char *told, int told_size, int flags)
+/* Whether source, control messages or flags differ from the last time; afterwards `arrival` has them. */
+static int has_changed(struct lowsock_arrival *arrival, const char *name, int name_size, const char *filtered,
+                       int filtered_size, int flags)
 {
     char *key = arrival->key;
-    int same = name_size == arrival->name_size && told_size == arrival->told_size && flags == arrival->flags;
+    int same = name_size == arrival->name_size && filtered_size == arrival->control_size && flags == arrival->flags;
 
-    if (same && memcmp(key, name, (size_t)name_size) == 0 && memcmp(key + name_size, told, (size_t)told_size) == 0)
+    if (same && memcmp(key, name, (size_t)name_size) == 0 && memcmp(key + name_size, filtered, (size_t)filtered_size) == 0)
         return 0;
     memcpy(key, name, (size_t)name_size);
-    memcpy(key + name_size, told, (size_t)told_size);
+    memcpy(key + name_size, filtered, (size_t)filtered_size);
     arrival->name_size = name_size;
-    arrival->told_size = told_size;
+    arrival->control_size = filtered_size;
     arrival->flags = flags;
     return 1;
 }
@@ -134,24 +135,24 @@ static void fill_slot(struct msghdr *header, struct iovec *iov, size_t count, ch
     header->msg_name = name;
     header->msg_namelen = LOWSOCK_SOCKADDR;
     header->msg_control = control;
-    header->msg_controllen = LOWSOCK_TOLD;
+    header->msg_controllen = LOWSOCK_CONTROL_ROOM;
 }
 
-/* What came with `size` bytes of data, as an answer. */
-static long long judge(struct lowsock_arrival *arrival, const struct msghdr *header, long long size)
+/* The answer for a receive of `size` bytes of data. */
+static long long make_answer(struct lowsock_arrival *arrival, const struct msghdr *header, long long size)
 {
-    char told[LOWSOCK_TOLD];
+    char filtered[LOWSOCK_CONTROL_ROOM];
     long long control = (long long)header->msg_controllen;
     int name_size = header->msg_namelen < LOWSOCK_SOCKADDR ? (int)header->msg_namelen : LOWSOCK_SOCKADDR;
     int segment = 0;
-    int told_size;
-    int news;
+    int filtered_size;
+    int changed;
 
     arrival->time = -1;
-    control = control < LOWSOCK_TOLD ? control : LOWSOCK_TOLD;
-    told_size = sort(arrival, header->msg_control, control, told, &segment);
-    news = is_news(arrival, header->msg_name, name_size, told, told_size, header->msg_flags & ~MSG_DONTWAIT);
-    return size | (long long)segment << LOWSOCK_SEGMENT_SHIFT | (long long)news << LOWSOCK_NEWS_SHIFT;
+    control = control < LOWSOCK_CONTROL_ROOM ? control : LOWSOCK_CONTROL_ROOM;
+    filtered_size = filter_control(arrival, header->msg_control, control, filtered, &segment);
+    changed = has_changed(arrival, header->msg_name, name_size, filtered, filtered_size, header->msg_flags & ~MSG_DONTWAIT);
+    return size | (long long)segment << LOWSOCK_SEGMENT_SHIFT | (long long)changed << LOWSOCK_CHANGED_SHIFT;
 }
 
 /* ---- one receive ---- */
@@ -165,7 +166,7 @@ static long long receive(struct lowsock_arrival *arrival, int fd, struct iovec *
     n = recvmsg(fd, &header, flags);
     if (n < 0)
         return negative_errno();
-    return judge(arrival, &header, n < room ? n : room); /* MSG_TRUNC as an input flag gives the real length */
+    return make_answer(arrival, &header, n < room ? n : room); /* MSG_TRUNC as an input flag gives the real length */
 }
 
 long long lowsock_udp_recv(struct lowsock_arrival *arrival, int fd, long long size, int flags)
@@ -198,13 +199,13 @@ long long lowsock_udp_recv_into(struct lowsock_arrival *arrival, int fd, char **
 
 /* ---- a burst ---- */
 
-/* Keeps what is new of slot `i`: the next one may bring other news. */
-static void keep(const struct lowsock_arrival *arrival, struct lowsock_burst *burst, int i)
+/* Keeps the key of slot `i`, which has changed: the next slot may change it again. */
+static void keep_key(const struct lowsock_arrival *arrival, struct lowsock_burst *burst, int i)
 {
-    memcpy(burst->keys + i * LOWSOCK_KEY, arrival->key, (size_t)(arrival->name_size + arrival->told_size));
-    burst->news[3 * i] = arrival->name_size;
-    burst->news[3 * i + 1] = arrival->told_size;
-    burst->news[3 * i + 2] = arrival->flags;
+    memcpy(burst->keys + i * LOWSOCK_KEY, arrival->key, (size_t)(arrival->name_size + arrival->control_size));
+    burst->changes[3 * i] = arrival->name_size;
+    burst->changes[3 * i + 1] = arrival->control_size;
+    burst->changes[3 * i + 2] = arrival->flags;
 }
 
 long long lowsock_udp_recv_burst(struct lowsock_arrival *arrival, struct lowsock_burst *burst, int fd, int flags)
@@ -212,7 +213,7 @@ long long lowsock_udp_recv_burst(struct lowsock_arrival *arrival, struct lowsock
     message_header messages[LOWSOCK_BURST];
     struct iovec iov[LOWSOCK_BURST];
     long long more = 0;
-    int alike = 1;
+    int uniform = 1;
     int n;
     int i;
 
@@ -220,22 +221,23 @@ long long lowsock_udp_recv_burst(struct lowsock_arrival *arrival, struct lowsock
     for (i = 0; i < LOWSOCK_BURST; i++) {
         iov[i].iov_base = burst->data + i * LOWSOCK_DATAGRAM;
         iov[i].iov_len = LOWSOCK_DATAGRAM;
-        fill_slot(&messages[i].msg_hdr, &iov[i], 1, burst->names + i * LOWSOCK_SOCKADDR, burst->control + i * LOWSOCK_TOLD);
+        fill_slot(&messages[i].msg_hdr, &iov[i], 1, burst->names + i * LOWSOCK_SOCKADDR,
+                  burst->control + i * LOWSOCK_CONTROL_ROOM);
     }
     n = receive_many(fd, messages, LOWSOCK_BURST, flags);
     if (n < 0)
         return negative_errno();
     for (i = 0; i < n; i++) {
         long long size = messages[i].msg_len < LOWSOCK_DATAGRAM ? (long long)messages[i].msg_len : LOWSOCK_DATAGRAM;
-        long long answer = burst->answers[i] = judge(arrival, &messages[i].msg_hdr, size);
+        long long answer = burst->answers[i] = make_answer(arrival, &messages[i].msg_hdr, size);
 
         burst->times[i] = arrival->time;
-        if (answer >> LOWSOCK_NEWS_SHIFT)
-            keep(arrival, burst, i);
-        alike &= answer == burst->answers[0];
+        if (answer >> LOWSOCK_CHANGED_SHIFT)
+            keep_key(arrival, burst, i);
+        uniform &= answer == burst->answers[0];
         more |= answer >> LOWSOCK_SEGMENT_SHIFT;
     }
     if (more)
-        return n | 1LL << LOWSOCK_NEWS_SHIFT;
-    return n | (alike ? burst->answers[0] : (long long)LOWSOCK_SIZE) << LOWSOCK_SEGMENT_SHIFT;
+        return n | 1LL << LOWSOCK_CHANGED_SHIFT;
+    return n | (uniform ? burst->answers[0] : (long long)LOWSOCK_SIZE) << LOWSOCK_SEGMENT_SHIFT;
 }

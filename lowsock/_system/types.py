@@ -35,10 +35,10 @@ class Lib(Protocol):
     LOWSOCK_FLAGS: int
     LOWSOCK_CONTROL: int
     LOWSOCK_DATAGRAM: int
-    LOWSOCK_TOLD: int
+    LOWSOCK_CONTROL_ROOM: int
     LOWSOCK_SEGMENT_SHIFT: int
     LOWSOCK_SIZE: int
-    LOWSOCK_NEWS_SHIFT: int
+    LOWSOCK_CHANGED_SHIFT: int
     LOWSOCK_BURST: int
     LOWSOCK_KEY: int
     HAVE_MMSG: int

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Source = tuple[Address, "str | None", "int | None", "ECN | None", int]
 
 DATAGRAM, SIZE, SHIFT = lib.LOWSOCK_DATAGRAM, lib.LOWSOCK_SIZE, lib.LOWSOCK_SEGMENT_SHIFT
-NEWS = 1 << lib.LOWSOCK_NEWS_SHIFT
+NEWS = 1 << lib.LOWSOCK_CHANGED_SHIFT
 _BURST, _KEY = lib.LOWSOCK_BURST, lib.LOWSOCK_KEY
 _COUNT = (1 << SHIFT) - 1
 _KEPT = 1024  # sources, and control messages of them, that need not be decoded again
@@ -102,10 +102,10 @@ class Arrivals:
 
     def __init__(self) -> None:
         self.struct = ffi.new("struct lowsock_arrival *")
-        sizes = DATAGRAM, lib.LOWSOCK_SOCKADDR, lib.LOWSOCK_TOLD, _KEY
+        sizes = DATAGRAM, lib.LOWSOCK_SOCKADDR, lib.LOWSOCK_CONTROL_ROOM, _KEY
         self._memory = data, name, control, key = [_allocate("char[]", size) for size in sizes]
         self.struct.data, self.struct.name, self.struct.control, self.struct.key = data, name, control, key
-        self.struct.name_size = self.struct.told_size = -1
+        self.struct.name_size = self.struct.control_size = -1
         self.data, self._key = ffi.buffer(data), ffi.buffer(key)
         self.source: Source = (None, None, None, None, 0)
         self.burst: Burst | None = None
@@ -113,7 +113,7 @@ class Arrivals:
     def learn(self) -> None:
         """Decodes the source and the control messages, which are not those of the last time."""
         struct = self.struct
-        self.source = _decoded(self._key, 0, struct.name_size, struct.told_size, struct.flags)
+        self.source = _decoded(self._key, 0, struct.name_size, struct.control_size, struct.flags)
 
     def time(self) -> int | None:
         time = int(self.struct.time)
@@ -139,10 +139,10 @@ class Burst:
 
     def __init__(self) -> None:
         struct = self.struct = ffi.new("struct lowsock_burst *")
-        sizes = DATAGRAM, lib.LOWSOCK_SOCKADDR, lib.LOWSOCK_TOLD, _KEY
+        sizes = DATAGRAM, lib.LOWSOCK_SOCKADDR, lib.LOWSOCK_CONTROL_ROOM, _KEY
         self._memory = [_allocate("char[]", size * _BURST) for size in sizes]
         struct.data, struct.names, struct.control, struct.keys = self._memory
-        numbers = struct.news, struct.answers, struct.times = (
+        numbers = struct.changes, struct.answers, struct.times = (
             ffi.new("int[]", 3 * _BURST),
             ffi.new("long long[]", _BURST),
             ffi.new("long long[]", _BURST),
@@ -171,7 +171,7 @@ class Burst:
         found = []
         for i, each in enumerate(ffi.unpack(self.struct.answers, answer & _COUNT)):
             if each & NEWS:
-                source = _decoded(self._keys, i * _KEY, *ffi.unpack(self.struct.news + 3 * i, 3))
+                source = _decoded(self._keys, i * _KEY, *ffi.unpack(self.struct.changes + 3 * i, 3))
                 each &= ~NEWS
             start, end, segment = _STARTS[i], _STARTS[i] + (each & SIZE), each >> SHIFT
             step = segment or DATAGRAM
@@ -200,10 +200,10 @@ def _remember(cache: dict[Any, Any], key: Any, value: Any, most: int = _KEPT) ->
     return value
 
 
-def _decoded(keys: Any, at: int, name_size: int, told_size: int, flags: int) -> Source:
+def _decoded(keys: Any, at: int, name_size: int, control_size: int, flags: int) -> Source:
     """The source and what was told, which lie one after the other from ``at`` on."""
     end = at + name_size
-    name, control = keys[at:end], keys[end : end + told_size]
+    name, control = keys[at:end], keys[end : end + control_size]
     address = _sources.get(name) or _remember(_sources, name, decode_name(name))
     return (address, *(_told.get(control) or _remember(_told, control, _decode(control))), int(flags))
 
