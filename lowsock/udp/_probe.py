@@ -16,7 +16,7 @@ from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
 from lowsock._system.layouts import LAYOUTS
 from lowsock.cmsg._base import pair
-from lowsock.udp._control import segment_only
+from lowsock.udp._control import segment_control
 
 if TYPE_CHECKING:
     from lowsock._system.types import Socket
@@ -76,7 +76,7 @@ def _try_many(family: int) -> int | None:
     """Sends as many segments as may be to a socket of our own; None if it has no way to itself."""
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as own:
         own.bind((_LOOPBACK[family], 0))
-        name, control = encode_for(own, own.getsockname()), segment_only(1)
+        name, control = encode_for(own, own.getsockname()), segment_control(1)
         for most in (_MANY, _FEW):
             data = bytes(most)
             if lib.lowsock_udp_send(own.fileno(), data, most, control, len(control), name, len(name), 0) >= 0:

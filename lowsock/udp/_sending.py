@@ -26,7 +26,16 @@ from lowsock._system.layouts import LAYOUTS
 from lowsock._system.waiting import persist
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED
-from lowsock.udp._control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
+from lowsock.udp._control import (
+    NO_ANCILLARY,
+    SEGMENT_CONTROL,
+    Ancillary,
+    ControlBuffer,
+    checked,
+    checked_segment,
+    control_buffer,
+    segment_control,
+)
 
 if TYPE_CHECKING:
     from lowsock._system.types import Address, Buffer, Socket
@@ -94,11 +103,11 @@ class Sender:
             flags = checked_int("flags", flags)
         name = b"" if address is None else encode_for(self.sock, address, self.family)
         plain = ecn is None and source is None and ifindex is None and txtime is None
-        beside = NOTHING if plain else checked(ecn, source, ifindex, txtime)
+        ancillary = NO_ANCILLARY if plain else checked(ecn, source, ifindex, txtime)
         if type(data) is bytes:
             if segment is None:
-                return Sending(self, data, len(data), max(len(data), 1), name, address, beside, flags).run()
-            if type(segment) is not int or segment not in SEGMENTS:
+                return Sending(self, data, len(data), max(len(data), 1), name, address, ancillary, flags).run()
+            if type(segment) is not int or segment not in SEGMENT_CONTROL:
                 segment = checked_segment(segment)
             size = len(data)
             answer = None
@@ -106,8 +115,8 @@ class Sender:
                 answer = self._at_once(data, size, segment, name, flags)
                 if answer >= 0:
                     return -(-size // segment)
-            return Sending(self, data, size, segment, name, address, beside, flags).run(answer)
-        return self._send_held(data, None if segment is None else checked_segment(segment), name, address, beside, flags)
+            return Sending(self, data, size, segment, name, address, ancillary, flags).run(answer)
+        return self._send_held(data, None if segment is None else checked_segment(segment), name, address, ancillary, flags)
 
     def _is_odd(self, name: bytes) -> bool:
         """Whether there is something to remember, so that a send does not go the quick way."""
@@ -115,7 +124,7 @@ class Sender:
 
     def _at_once(self, data: bytes, size: int, segment: int, name: bytes, flags: int) -> int:
         """All of it by one call, as is usual; the bytes, or -errno."""
-        control = SEGMENTS.get(segment) or segment_only(segment)
+        control = SEGMENT_CONTROL.get(segment) or segment_control(segment)
         sock = self.sock
         if type(sock) is _Socket and not sock.gettimeout():
             return _udp_send(sock.fileno(), data, size, control, len(control), name, len(name), flags)
@@ -124,16 +133,18 @@ class Sender:
             flags |= MSG_DONTWAIT
         return _udp_send(fd, data, size, control, len(control), name, len(name), flags)
 
-    def _send_held(self, data: Any, segment: int | None, name: bytes, address: Address, beside: Beside, flags: int) -> int:
+    def _send_held(
+        self, data: Any, segment: int | None, name: bytes, address: Address, ancillary: Ancillary, flags: int
+    ) -> int:
         """Sends what is not `bytes`: copied where it may be resized in the meantime, else held."""
         with viewed("data", data) as view:
             size = view.nbytes
             copy = view.tobytes() if PYPY or size <= COPIED else None
         if copy is not None:
-            return Sending(self, copy, size, segment or max(size, 1), name, address, beside, flags).run()
+            return Sending(self, copy, size, segment or max(size, 1), name, address, ancillary, flags).run()
         export = ffi.from_buffer("char[]", data)
         try:
-            return Sending(self, export, size, segment or max(size, 1), name, address, beside, flags).run()
+            return Sending(self, export, size, segment or max(size, 1), name, address, ancillary, flags).run()
         finally:
             ffi.release(export)
 
@@ -182,24 +193,44 @@ class Sender:
         size = lib.lowsock_udp_peer(target(self.sock)[0], name)
         return ffi.buffer(name, max(size, 0))[:]
 
-    def ready(self, beside: Beside, name: bytes, segment: int) -> Ready:
+    def control_buffer(self, ancillary: Ancillary, name: bytes, segment: int) -> ControlBuffer:
         if self.ecn_refused is not None:
-            beside = beside._replace(ecn=None)
-        ipv4 = beside == NOTHING or self.is_ipv4(name)
-        return ready(beside, ipv4, self._dscp[ipv4], segment)
+            ancillary = ancillary._replace(ecn=None)
+        ipv4 = ancillary == NO_ANCILLARY or self.is_ipv4(name)
+        return control_buffer(ancillary, ipv4, self._dscp[ipv4], segment)
 
 
 class Sending:
     """One send: a cursor, which moves only by what the kernel took."""
 
-    __slots__ = ("_address", "_at", "_base", "_beside", "_data", "_flags", "_name", "_segment", "_sender", "_sent", "_size")
+    __slots__ = (
+        "_address",
+        "_ancillary",
+        "_at",
+        "_base",
+        "_data",
+        "_flags",
+        "_name",
+        "_segment",
+        "_sender",
+        "_sent",
+        "_size",
+    )
 
     def __init__(
-        self, sender: Sender, data: Any, size: int, segment: int, name: bytes, address: Address, beside: Beside, flags: int
+        self,
+        sender: Sender,
+        data: Any,
+        size: int,
+        segment: int,
+        name: bytes,
+        address: Address,
+        ancillary: Ancillary,
+        flags: int,
     ) -> None:
         self._sender, self._data, self._size, self._segment = sender, data, size, segment
         self._base = ffi.from_buffer("char[]", data) if type(data) is bytes else data
-        self._name, self._address, self._beside, self._flags = name, address, beside, flags
+        self._name, self._address, self._ancillary, self._flags = name, address, ancillary, flags
         self._at = self._sent = 0
 
     def run(self, first: int | None = None) -> int:
@@ -235,7 +266,7 @@ class Sending:
         return size, max(-(-size // segment), 1)
 
     def _offloaded(self, fd: int, size: int) -> int:
-        control = self._sender.ready(self._beside, self._name, self._segment).buffer
+        control = self._sender.control_buffer(self._ancillary, self._name, self._segment).buffer
         return _udp_send(fd, self._base + self._at, size, control, len(control), self._name, len(self._name), self._flags)
 
     def _judge(self, fd: int, answer: int, size: int, count: int) -> int:
@@ -254,16 +285,16 @@ class Sending:
 
     def _each(self, fd: int, size: int = -1) -> int:
         """Without offload; all that is left, if ``size`` does not say how much of it."""
-        answer = self._plain(fd, self._beside, size)
-        if answer in _ECN_REFUSALS and self._beside.ecn is not None and self._sender.ecn_refused is None:
-            gone = self._plain(fd, self._beside._replace(ecn=None), size)
+        answer = self._plain(fd, self._ancillary, size)
+        if answer in _ECN_REFUSALS and self._ancillary.ecn is not None and self._sender.ecn_refused is None:
+            gone = self._plain(fd, self._ancillary._replace(ecn=None), size)
             if gone > 0:
                 self._sender.ecn_refused = -answer
                 return gone
         return answer
 
-    def _plain(self, fd: int, beside: Beside, size: int) -> int:
-        control = self._sender.ready(beside, self._name, 0).buffer
+    def _plain(self, fd: int, ancillary: Ancillary, size: int) -> int:
+        control = self._sender.control_buffer(ancillary, self._name, 0).buffer
         left = self._size - self._at if size < 0 else size
         name, segment = self._name, self._segment
         data = self._base + self._at
@@ -276,15 +307,15 @@ class Sending:
         if size < _ZEROCOPY or type(self._data) is not bytes:
             return self._step(fd)
         whole = self._data if size == self._size else self._data[self._at : self._at + size]
-        control = self._sender.ready(self._beside, self._name, self._segment if count > 1 else 0)
+        control = self._sender.control_buffer(self._ancillary, self._name, self._segment if count > 1 else 0)
         answer = self._send_zerocopy(whole, control)
         if count > 1:
             return self._judge(fd, answer, size, count)
-        if answer in _ECN_REFUSALS and self._beside.ecn is not None:
+        if answer in _ECN_REFUSALS and self._ancillary.ecn is not None:
             return self._each(fd, size)
         return 1 if answer >= 0 else answer
 
-    def _send_zerocopy(self, piece: bytes, control: Ready) -> int:
+    def _send_zerocopy(self, piece: bytes, control: ControlBuffer) -> int:
         """By the socket's sender, which waits itself on a blocking socket; returns the bytes, or -errno."""
         sender: Any = self._sender.zerocopy
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 from lowsock._batch.functions import sendmmsg
 from lowsock._batch.recv_batch import RecvBatch
 from lowsock.udp import Datagram, Endpoint
-from lowsock.udp._control import checked, ready
+from lowsock.udp._control import checked, control_buffer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ class Bulk(_Carrier):
     def checked(self, address: Address, ecn: Any, source: Any) -> Beside:
         """Both as `beside` takes them. Raises what is wrong with them for a datagram to this address."""
         beside = checked(ecn, source, None, None)
-        ready(beside, self._sock.family == socket.AF_INET or _is_mapped(address), 0, 0)
+        control_buffer(beside, self._sock.family == socket.AF_INET or _is_mapped(address), 0, 0)
         return beside.ecn, beside.source
 
     def read_errors(self) -> list[Event]:
