@@ -66,7 +66,7 @@ def enable(sock: Socket, *classes: Kind, fds: int = 0, timestamping: int = RECEI
         for cls in wanted:
             _set(fd, cls, timestamping, before)
     except BaseException:
-        put_back(fd, before)
+        restore_options(fd, before)
         raise
     return size
 
@@ -116,7 +116,7 @@ def _set(fd: int, cls: Kind, timestamping: int, before: dict[tuple[int, int], in
         _refused(answer, cls, row)
 
 
-def put_back(fd: int, before: dict[tuple[int, int], int]) -> None:
+def restore_options(fd: int, before: dict[tuple[int, int], int]) -> None:
     """Zeros first: they clear an exclusive option's twin, too. What did not change is left: writing it restarts OPT_ID."""
     for (level, option), value in sorted(before.items(), key=lambda item: item[1] != 0):
         if lib.lowsock_option(fd, level, option) != value:

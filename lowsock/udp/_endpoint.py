@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock import cmsg
 from lowsock._system.descriptor import target
-from lowsock.cmsg._options import put_back
+from lowsock.cmsg._options import restore_options
 from lowsock.errqueue._events import LIMIT, Event, read
 from lowsock.errqueue._zerocopy import ZeroCopySender
 from lowsock.udp._arrival import Coalesced, Datagram, Received
 from lowsock.udp._many import send_many
-from lowsock.udp._probe import check, has_coalescing, most_segments, options, set_clock
+from lowsock.udp._probe import check, current_options, has_coalescing, kernel_max_segments, set_clock
 from lowsock.udp._receiving import Receiver
 from lowsock.udp._sending import Fallbacks, Sender
 
@@ -56,7 +56,7 @@ class Endpoint:
         family = check(sock)
         self._sock = sock
         self._zerocopy: ZeroCopySender | None = None
-        before = options(sock)
+        before = current_options(sock)
         try:
             self._gro = has_coalescing(sock) if not gro else _enabled(sock, "Gro")
             self._ecn = ecn and _enabled(sock, "TrafficClass")
@@ -64,13 +64,13 @@ class Endpoint:
             self._timestamps = timestamps and _enabled(sock, "ReceiveTime")
             self._errors = errors and _enabled(sock, "ExtendedError")
             self._zerocopy = _zerocopy_sender(sock) if zerocopy else None
-            self._sender = Sender(sock, most_segments(sock, family) if gso else 1, self._zerocopy)
+            self._sender = Sender(sock, kernel_max_segments(sock, family) if gso else 1, self._zerocopy)
             self._txtime = txtime is not None and set_clock(sock, txtime)  # the last: Linux never takes it back
         except BaseException:
             try:
                 self.close(0)
             finally:
-                put_back(target(sock)[0], before)
+                restore_options(target(sock)[0], before)
             raise
         self._receiver = Receiver(sock, self._timestamps)
 
