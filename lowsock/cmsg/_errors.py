@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from lowsock._memory.address import decode_name
-from lowsock.cmsg._base import UNASKED, ControlMessage, known
+from lowsock.cmsg._base import NO_OPTION, ControlMessage, registered
 from lowsock.cmsg._fields import UINT8, UINT32, Named, layout, named, number, socket_address
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class _FromAddress(ExtendedError):
         return cls.from_data(extended + behind)
 
 
-@known("IP_RECVERR", least=_EXTENDED.size, option="IP_RECVERR", room=_EXTENDED.size + _INET.size)
+@registered("IP_RECVERR", least=_EXTENDED.size, option="IP_RECVERR", room=_EXTENDED.size + _INET.size)
 class RecvErr(_FromAddress):
     """Received: an entry of an IPv4 socket's error queue. ICMP and local errors need IP_RECVERR, timestamps and completions
     come without. See ip(7)."""
@@ -141,7 +141,7 @@ class RecvErr(_FromAddress):
     _family = socket.AF_INET
 
 
-@known("IPV6_RECVERR", least=_EXTENDED.size, option="IPV6_RECVERR", room=_EXTENDED.size + _INET6.size)
+@registered("IPV6_RECVERR", least=_EXTENDED.size, option="IPV6_RECVERR", room=_EXTENDED.size + _INET6.size)
 class RecvErr6(_FromAddress):
     """Received: an entry of an IPv6 socket's error queue. See ipv6(7).
 
@@ -153,14 +153,14 @@ class RecvErr6(_FromAddress):
     _family = socket.AF_INET6
 
 
-@known("VSOCK_RECVERR", least=_EXTENDED.size, option=UNASKED, since="Linux 6.7")
+@registered("VSOCK_RECVERR", least=_EXTENDED.size, option=NO_OPTION, since="Linux 6.7")
 class VsockRecvErr(ExtendedError):
     """Received: an entry of a vsock socket's error queue, a zero-copy completion. Linux 6.7. See vsock(7)."""
 
     __slots__ = ()
 
 
-@known("PACKET_TX_TIMESTAMP", least=_EXTENDED.size, option=UNASKED)
+@registered("PACKET_TX_TIMESTAMP", least=_EXTENDED.size, option=NO_OPTION)
 class PacketTxTimestamp(ExtendedError):
     """Received: an entry of a packet socket's error queue, a transmit timestamp. Flags of SO_TIMESTAMPING ask for it.
     See packet(7)."""

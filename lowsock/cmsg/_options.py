@@ -14,7 +14,7 @@ from lowsock._system.constants import CONSTANTS
 from lowsock._system.descriptor import target
 from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
-from lowsock.cmsg._base import UNASKED, ControlMessage, Row, pair, row_of
+from lowsock.cmsg._base import NO_OPTION, ControlMessage, Row, pair, row_of
 from lowsock.cmsg._fields import INT_SIZE
 from lowsock.cmsg._ip import LINUX
 from lowsock.cmsg._portable import all_answers, answers, is_question
@@ -97,10 +97,10 @@ def _takes_both(fd: int) -> bool:
 def _set(fd: int, cls: Kind, timestamping: int, before: dict[tuple[int, int], int]) -> None:
     """Sets the option of one class, and notes in ``before`` what it, and what it clears, was set to."""
     row = row_of(cls)
-    row.wire()
+    row.sent_pair()
     if row.option is None:
         raise ValueError(f"classes: {cls.__name__} is only sent")
-    if row.option == UNASKED:
+    if row.option == NO_OPTION:
         return
     found = pair(row.option)
     if found is None:
