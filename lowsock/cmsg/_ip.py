@@ -30,10 +30,10 @@ from lowsock.cmsg._questions import (
     DESTINATION,
     IFINDEX,
     LOCAL,
+    ArrivalFields,
     HopCount,
     LocalAddress,
     OriginalDestination,
-    Told,
     TrafficClass,
 )
 
@@ -85,12 +85,12 @@ class PktInfo(LocalAddress):
         (address,) = _ipi_addr(self[2])
         return TEXTS.get(address) or address_text(address)
 
-    def _tell(self, told: Told) -> None:
+    def _fill(self, fields: ArrivalFields) -> None:
         data = self[2]
-        (told[IFINDEX],) = _ipi_ifindex(data)
+        (fields[IFINDEX],) = _ipi_ifindex(data)
         (local,), (destination,) = _ipi_spec_dst(data), _ipi_addr(data)
-        told[LOCAL] = TEXTS.get(local) or address_text(local)
-        told[DESTINATION] = TEXTS.get(destination) or address_text(destination)
+        fields[LOCAL] = TEXTS.get(local) or address_text(local)
+        fields[DESTINATION] = TEXTS.get(destination) or address_text(destination)
 
 
 @registered("IP_RECVDSTADDR", sizes=(4,), option="IP_RECVDSTADDR")
@@ -117,9 +117,9 @@ class DstAddr(LocalAddress):
         """The same as ``local``."""
         return address_text(self[2])
 
-    def _tell(self, told: Told) -> None:
-        told[DESTINATION] = address = self.destination
-        told[LOCAL] = None if is_multicast(self[2]) else address
+    def _fill(self, fields: ArrivalFields) -> None:
+        fields[DESTINATION] = address = self.destination
+        fields[LOCAL] = None if is_multicast(self[2]) else address
 
 
 _SDL = layout("sockaddr_dl")
@@ -143,8 +143,8 @@ class RecvIf(LocalAddress):
         (ifindex,) = _sdl_index(self[2])
         return ifindex
 
-    def _tell(self, told: Told) -> None:
-        told[IFINDEX] = self.ifindex
+    def _fill(self, fields: ArrivalFields) -> None:
+        fields[IFINDEX] = self.ifindex
 
 
 _WIDTHS = (INT_SIZE, 1) if LINUX else (1, INT_SIZE)

@@ -26,10 +26,10 @@ from lowsock.cmsg._questions import (
     DESTINATION,
     IFINDEX,
     LOCAL,
+    ArrivalFields,
     HopCount,
     LocalAddress,
     OriginalDestination,
-    Told,
     TrafficClass,
 )
 
@@ -82,15 +82,15 @@ class PktInfo6(LocalAddress):
         """The same as ``local``."""
         return self.local
 
-    def _tell(self, told: Told) -> None:
+    def _fill(self, fields: ArrivalFields) -> None:
         (address,) = _ipi6_addr(self[2])
         if address[:12] == MAPPED:
-            if told[LOCAL] is not None:
+            if fields[LOCAL] is not None:
                 return  # IPv4's own message was there, and knows our address behind a broadcast
             address = address[12:]
-        (told[IFINDEX],) = _ipi6_ifindex(self[2])
-        told[DESTINATION] = text = TEXTS.get(address) or address_text(address)
-        told[LOCAL] = None if is_multicast(address) else text
+        (fields[IFINDEX],) = _ipi6_ifindex(self[2])
+        fields[DESTINATION] = text = TEXTS.get(address) or address_text(address)
+        fields[LOCAL] = None if is_multicast(address) else text
 
 
 @registered("IPV6_HOPLIMIT", sizes=(INT_SIZE, 1), option="IPV6_RECVHOPLIMIT")
