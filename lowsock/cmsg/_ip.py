@@ -14,7 +14,7 @@ from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import (
     INT,
     INT_SIZE,
-    TEXTS,
+    TEXT_CACHE,
     UINT,
     UINT16,
     UINT32,
@@ -71,7 +71,7 @@ class PktInfo(LocalAddress):
     def local(self) -> str:
         """Our address; for a multicast or broadcast datagram the interface's, so that an answer may come from it."""
         (address,) = _ipi_spec_dst(self[2])
-        return TEXTS.get(address) or address_text(address)
+        return TEXT_CACHE.get(address) or address_text(address)
 
     @property
     def ifindex(self) -> int:
@@ -83,14 +83,14 @@ class PktInfo(LocalAddress):
     def destination(self) -> str:
         """The destination in the datagram's header: ``local``, or a multicast or broadcast address."""
         (address,) = _ipi_addr(self[2])
-        return TEXTS.get(address) or address_text(address)
+        return TEXT_CACHE.get(address) or address_text(address)
 
     def _fill(self, fields: ArrivalFields) -> None:
         data = self[2]
         (fields[IFINDEX],) = _ipi_ifindex(data)
         (local,), (destination,) = _ipi_spec_dst(data), _ipi_addr(data)
-        fields[LOCAL] = TEXTS.get(local) or address_text(local)
-        fields[DESTINATION] = TEXTS.get(destination) or address_text(destination)
+        fields[LOCAL] = TEXT_CACHE.get(local) or address_text(local)
+        fields[DESTINATION] = TEXT_CACHE.get(destination) or address_text(destination)
 
 
 @registered("IP_RECVDSTADDR", sizes=(4,), option="IP_RECVDSTADDR")
@@ -147,10 +147,10 @@ class RecvIf(LocalAddress):
         fields[IFINDEX] = self.ifindex
 
 
-_WIDTHS = (INT_SIZE, 1) if LINUX else (1, INT_SIZE)
+_TTL_SIZES = (INT_SIZE, 1) if LINUX else (1, INT_SIZE)
 
 
-@registered("IP_TTL", "IP_RECVTTL", sizes=_WIDTHS, option="IP_RECVTTL")
+@registered("IP_TTL", "IP_RECVTTL", sizes=_TTL_SIZES, option="IP_RECVTTL")
 class TTL(HopCount):
     """The time to live. Linux sends and receives an int, BSD and macOS receive a byte under IP_RECVTTL. See ip(7)."""
 
@@ -166,7 +166,7 @@ class TOS(TrafficClass):
     """
 
     __slots__ = ()
-    _sent = INT if LINUX else struct.Struct("B")
+    _wire_format = INT if LINUX else struct.Struct("B")
 
 
 @registered("IP_ORIGDSTADDR", sizes=(layout("sockaddr_in").size,), option="IP_RECVORIGDSTADDR")

@@ -11,7 +11,7 @@ from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import (
     INT,
     INT_SIZE,
-    TEXTS,
+    TEXT_CACHE,
     UINT32,
     address_bytes,
     address_text,
@@ -69,7 +69,7 @@ class PktInfo6(LocalAddress):
     def local(self) -> str:
         """Our address; for a multicast datagram the group's, which no answer can come from."""
         (address,) = _ipi6_addr(self[2])
-        return TEXTS.get(address) or address_text(address)
+        return TEXT_CACHE.get(address) or address_text(address)
 
     @property
     def ifindex(self) -> int:
@@ -89,7 +89,7 @@ class PktInfo6(LocalAddress):
                 return  # IPv4's own message was there, and knows our address behind a broadcast
             address = address[12:]
         (fields[IFINDEX],) = _ipi6_ifindex(self[2])
-        fields[DESTINATION] = text = TEXTS.get(address) or address_text(address)
+        fields[DESTINATION] = text = TEXT_CACHE.get(address) or address_text(address)
         fields[LOCAL] = None if is_multicast(address) else text
 
 

@@ -30,7 +30,7 @@ _ECNS = tuple(ECN)
 _int = INT.unpack
 
 
-def small_int(data: bytes) -> int:
+def int_or_byte(data: bytes) -> int:
     """An int that Linux gives in four bytes and others in one."""
     return _int(data)[0] if len(data) == INT_SIZE else data[0]
 
@@ -99,24 +99,24 @@ class TrafficClass(Question):
 
     __slots__ = ()
     _fields = ("dscp", "ecn")
-    _sent = INT
+    _wire_format = INT
 
     def __new__(cls, *, dscp: int = 0, ecn: int = ECN.NOT_ECT) -> Self:
         """``dscp``: 0 to 63; ``ecn``: 0 to 3, or an `ECN`. Both are replaced: what is not given is 0."""
-        return cls.from_data(cls._sent.pack(number("dscp", dscp, 63) << 2 | number("ecn", ecn, 3)))
+        return cls.from_data(cls._wire_format.pack(number("dscp", dscp, 63) << 2 | number("ecn", ecn, 3)))
 
     @property
     def dscp(self) -> int:
         """Differentiated services: 0 to 63."""
-        return small_int(self[2]) >> 2 & 63
+        return int_or_byte(self[2]) >> 2 & 63
 
     @property
     def ecn(self) -> ECN:
         """Explicit congestion notification; `ECN.CE` says that a router on the way was congested."""
-        return _ECNS[small_int(self[2]) & 3]
+        return _ECNS[int_or_byte(self[2]) & 3]
 
     def _fill(self, fields: ArrivalFields) -> None:
-        octet = small_int(self[2])
+        octet = int_or_byte(self[2])
         fields[DSCP], fields[CODEPOINT] = octet >> 2 & 63, _ECNS[octet & 3]
 
 

@@ -27,7 +27,7 @@ _int = INT.unpack
 _uint = UINT.unpack
 
 
-# ---- beside local messages ----
+# ---- with local messages ----
 
 
 @registered("SCM_RIGHTS", step=INT_SIZE, option=NO_OPTION, room=MAX_FDS * INT_SIZE)
@@ -152,7 +152,7 @@ class Security(ControlMessage):
         return os.fsdecode(self[2].rstrip(b"\0"))
 
 
-# ---- beside datagrams ----
+# ---- with datagrams ----
 
 
 @registered("SO_RXQ_OVFL", sizes=(INT_SIZE,), option="SO_RXQ_OVFL")
@@ -251,7 +251,7 @@ class _Ids(NamedTuple):
 
 
 class _Sender(ControlMessage):
-    """The ids of whoever sent the message."""
+    """The ids of the process that sent the message."""
 
     __slots__ = ()
     _fields = _Ids._fields
@@ -288,7 +288,7 @@ class Creds(_Sender):
         groups: Iterable[int] = (),
     ) -> Self:
         """With ``egid`` a struct sockcred, which has no ``pid``; else a struct cmsgcred, with at most 16 groups."""
-        ids = _checked(_Ids(pid, uid, euid, gid, egid, tuple(groups)))
+        ids = _checked_ids(_Ids(pid, uid, euid, gid, egid, tuple(groups)))
         count, gids = len(ids.groups), array("I", ids.groups).tobytes()
         if egid is not None:
             return cls.from_data(_SOCKCRED.pack(ids.uid, ids.euid, ids.gid, ids.egid, count, b"")[:_GROUPS] + gids)
@@ -300,9 +300,9 @@ class Creds(_Sender):
         data = self[2]
         if len(data) == _CMSGCRED.size:
             pid, uid, euid, gid, count, gids = _CMSGCRED.unpack(data)
-            return _Ids(pid, uid, euid, gid, None, _some(gids, count))
+            return _Ids(pid, uid, euid, gid, None, _unpack_groups(gids, count))
         uid, euid, gid, egid, count, _ = _SOCKCRED.unpack(data)
-        return _Ids(None, uid, euid, gid, egid, _some(data[_GROUPS:], count))
+        return _Ids(None, uid, euid, gid, egid, _unpack_groups(data[_GROUPS:], count))
 
 
 @registered(
@@ -316,16 +316,16 @@ class Creds2(_Sender):
     def __new__(
         cls, *, pid: int = 0, uid: int = 0, euid: int = 0, gid: int = 0, egid: int = 0, groups: Iterable[int] = ()
     ) -> Self:
-        ids = _checked(_Ids(pid, uid, euid, gid, egid, tuple(groups)))
+        ids = _checked_ids(_Ids(pid, uid, euid, gid, egid, tuple(groups)))
         packed = _SOCKCRED2.pack(*ids[:5], len(ids.groups), b"")
         return cls.from_data(packed[:_GROUPS2] + array("I", ids.groups).tobytes())
 
     def _ids(self) -> _Ids:
         pid, uid, euid, gid, egid, count, _ = _SOCKCRED2.unpack(self[2])
-        return _Ids(pid, uid, euid, gid, egid, _some(self[2][_GROUPS2:], count))
+        return _Ids(pid, uid, euid, gid, egid, _unpack_groups(self[2][_GROUPS2:], count))
 
 
-def _checked(ids: _Ids) -> _Ids:
+def _checked_ids(ids: _Ids) -> _Ids:
     for name, value in zip(ids._fields[:5], ids):
         if value is not None:
             number(name, value, INT_MAX if name == "pid" else UINT32)
@@ -334,6 +334,6 @@ def _checked(ids: _Ids) -> _Ids:
     return ids
 
 
-def _some(gids: bytes, count: int) -> tuple[int, ...]:
-    """As many groups as there are said to be, and are."""
+def _unpack_groups(gids: bytes, count: int) -> tuple[int, ...]:
+    """The first ``count`` groups, or as many as there are."""
     return tuple(array("I", gids[: max(count, 0) * _GID_SIZE]))
