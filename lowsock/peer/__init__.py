@@ -35,6 +35,9 @@ something up by number without a race:
 To signal it, or to wait for its end, no number is needed at all. See unix(7), pidfd_open(2), credentials(7).
 """
 
+# In: an AF_UNIX socket. Out: numbers, a list of groups, a label, an owner of a pidfd. Called by users and the command. This
+# file has the public functions and turns what `_options.py` reads by getsockopt(2) into what they return.
+
 from __future__ import annotations
 
 import os
