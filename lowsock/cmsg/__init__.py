@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Control messages that know what they mean: each is its three-tuple, with fields. See cmsg(3).
+"""Control messages with named fields: each is the three-tuple of the socket module, and more. See cmsg(3).
 
-`decode` types what a receive returned, `enable` and `space` make messages come and find room, `arrival` and `towards` spare
-one the differences between families and systems, `register` adds classes. What this platform's headers do not have is not
-here: its name is an `AttributeError` that says so. Whether the running kernel has it, `enable` says.
+`decode` turns what a receive returned into typed messages. `enable` sets the options that make messages arrive, and `space`
+says how much room they take. `arrival` and `towards` hide the differences between families and systems. `register` adds
+classes. The name of a class that this platform's headers lack raises `AttributeError`, which says so; `enable` finds out
+whether the running kernel has it.
 """
 
 # In: three-tuples as a receive returned them, fields to be sent, or a socket whose options are to be set. Out: typed

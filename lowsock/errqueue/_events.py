@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Messages = list[ControlMessage]
 
-LIMIT = 1024  # events in one `read`, unless it is told
+LIMIT = 1024  # events in one `read` by default
 _COPIED = CONSTANTS.get("SO_EE_CODE_ZEROCOPY_COPIED", 1)
 _WIFI = _ancillary.SOL_SOCKET, CONSTANTS.get("SCM_WIFI_STATUS", -1)
 _COOKIE = CONSTANTS.get("SO_COOKIE", -1)
@@ -62,8 +62,8 @@ class IcmpError(NamedTuple):
     icmp_type: int
     icmp_code: int
     mtu: int | None  # of the hop that was too small, for EMSGSIZE; else None
-    offender: Address  # who reported it; its port tells nothing; None: not told
-    destination: Address  # of the datagram; None: not told
+    offender: Address  # the host that reported it; its port means nothing; None: unknown
+    destination: Address  # of the datagram; None: unknown
     data: bytes  # what came back of the datagram's own bytes
     ancdata: Messages
     msg_flags: int
@@ -74,7 +74,7 @@ class LocalError(NamedTuple):
 
     errno: int  # as the `errno` module numbers it
     mtu: int | None  # of the path, for EMSGSIZE; else None
-    destination: Address  # of the datagram; Linux tells no IPv4 port; None: not told
+    destination: Address  # of the datagram, on Linux without an IPv4 port; None: unknown
     data: bytes  # Linux: none
     ancdata: Messages
     msg_flags: int
@@ -90,8 +90,8 @@ class TransmitTimestamp(NamedTuple):
     stage: Stage | int
     software: int | None
     hardware: int | None
-    ifindex: int | None  # of the interface, where SOF_TIMESTAMPING_OPT_CMSG with IP_PKTINFO, or OPT_PKTINFO, told it
-    length: int | None  # of the packet, where SOF_TIMESTAMPING_OPT_PKTINFO told it
+    ifindex: int | None  # of the interface, where SOF_TIMESTAMPING_OPT_CMSG with IP_PKTINFO, or OPT_PKTINFO, asked for it
+    length: int | None  # of the packet, where SOF_TIMESTAMPING_OPT_PKTINFO asked for it
     data: bytes  # the packet from its link header on; none with SOF_TIMESTAMPING_OPT_TSONLY
     ancdata: Messages
     msg_flags: int
@@ -101,7 +101,7 @@ class ZeroCopyCompletion(NamedTuple):
     """The kernel is done with the memory of the sends ``first`` to ``last``. See send(2).
 
     Both are inclusive, count the zero-copy sends of the socket and wrap at 2**32. Linux merges completions into ranges;
-    ``copied`` is then that of the first, and the others' is not told.
+    ``copied`` is then that of the first; that of the others is unknown.
     """
 
     first: int
@@ -134,14 +134,14 @@ class TxTimeMissed(NamedTuple):
 
     reason: TxTimeProblem | int
     nanoseconds: int  # the time, by the clock that SO_TXTIME set
-    destination: Address  # None: not told
+    destination: Address  # None: unknown
     data: bytes  # the datagram, headers first
     ancdata: Messages
     msg_flags: int
 
 
 class UnknownEvent(NamedTuple):
-    """What no other class is for, as recvmsg(2) gave it; ``error`` is among ``ancdata``, None where nothing was."""
+    """An entry that fits no other class, as recvmsg(2) returned it. ``error`` is the one in ``ancdata``, or None."""
 
     error: ExtendedError | None
     address: Address
@@ -168,14 +168,14 @@ READERS: WeakValueDictionary[int, Reader] = WeakValueDictionary()  # by the sock
 def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
     """Empties the error queue of ``sock``; returns the events, the oldest first. It never waits.
 
-    At most ``limit`` events are read, so that it ends while new ones come: so many may mean that there are more. Where a
-    `ZeroCopySender` stands on the socket, this reads through it. A socket without an error queue has no events.
+    At most ``limit`` events are read, so that it ends while new ones come: so many may mean that there are more. If the
+    socket has a `ZeroCopySender`, this reads through it. A socket without an error queue has no events.
 
     A socket with an error pending fails its next send or receive with it. Reading the queue clears that for each event
     that it takes; if events are left, the next error is pending. A failed call clears the error, but leaves the event.
 
-    Raises `OSError` as the kernel says it (EBADF), `NotImplementedError` where the platform has no error queues. What
-    had been read is lost if a signal handler raises meanwhile. See recvmsg(2), MSG_ERRQUEUE.
+    Raises `OSError` with the kernel's errno (EBADF), `NotImplementedError` where the platform has no error queues. If a
+    signal handler raises meanwhile, the events read so far are lost. See recvmsg(2), MSG_ERRQUEUE.
     """
     limit = checked_int("limit", limit, least=1)
     if not MSG_ERRQUEUE:
@@ -188,8 +188,8 @@ def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
 def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -> list[Event]:
     """Waits until the error queue of ``sock`` has events, at most ``timeout`` seconds; returns what `read` then returns.
 
-    The list is empty when the time is up. The timeout of the socket itself does not count here. Data that arrives
-    meanwhile wakes nobody, and an error that is pending without an event does not make it spin. Raises what `read` raises,
+    The list is empty when the time is up. The timeout of the socket itself does not count here. Arriving data does not
+    wake it, and an error that is pending without an event does not make it spin. Raises what `read` raises,
     and `ValueError` for a negative ``timeout``.
     """
     patience = Patience(timeout)

@@ -61,8 +61,8 @@ class ZeroCopySender:
     """Sends on a TCP or UDP socket from memory that the kernel reads after the call, and keeps it until the kernel is done.
 
     It is the one consumer of the socket's error queue: other events come out of its `read`, and `lowsock.errqueue.read` of
-    this socket leads here. Nobody else may send with MSG_ZEROCOPY on it; if numbers of other sends come, nothing is
-    released any more and a `RuntimeError` says so. The socket stays yours: close the sender first, then the socket.
+    this socket reads through it. Nothing else may send with MSG_ZEROCOPY on it: if numbers of other sends come, no memory is
+    released any more, and calls raise `RuntimeError`. The socket stays yours: close the sender first, then the socket.
 
     Threads may share a sender, a child made by fork cannot use it (`RuntimeError`). A context manager: leaving it closes
     it, and waits if no exception was raised. See send(2), socket(7).
@@ -74,8 +74,8 @@ class ZeroCopySender:
         """Sets SO_ZEROCOPY. ``timeout``: the seconds that leaving a ``with`` waits, None for as long as it takes.
 
         ``first_key``: what the socket's next zero-copy send counts as. The count starts at 0 and is remembered from sender
-        to sender; only where a socket has SO_ZEROCOPY set already, and no sender is known to have done it, must it be
-        told. (An accepted socket inherits the option from the listener, but not the count: 0.)
+        to sender. You must pass it only if the socket has SO_ZEROCOPY set already and no sender is known to have set it.
+        (An accepted socket inherits the option from the listener, but not the count: pass 0.)
 
         Raises `NotImplementedError` where the kernel (Linux 4.14; UDP: 5.0) or this kind of socket lacks it; `ValueError`
         where a sender is on this socket, or ``first_key`` is wanted.

@@ -44,11 +44,11 @@ class Datagram(NamedTuple):
     address: Address
     """Where it came from."""
     local: str | None = None
-    """Our address that it came to, to answer from; IPv4's own form on an IPv6 socket too. None where it is not told."""
+    """Our address that it came to, to answer from; IPv4's own form on an IPv6 socket too. None if unknown."""
     ifindex: int | None = None
-    """The interface that it came in by; None where it is not told."""
+    """The interface that it came in by; None if unknown."""
     ecn: ECN | None = None
-    """Explicit congestion notification; None where it is not told."""
+    """Explicit congestion notification; None if unknown."""
     timestamp: int | None = None
     """When the kernel received it, in nanoseconds since the epoch; None where the endpoint did not ask."""
     msg_flags: int = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An endpoint: what a UDP socket can do is found out once, and then used. See udp(7)."""
+"""The endpoint, which finds out once what a UDP socket can do, and then uses it. See udp(7)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Endpoint:
     """A bound or connected UDP socket (``AF_INET``, ``AF_INET6``, dual-stack) for datagrams in bulk.
 
     The socket stays yours: its timeout counts, options that you set stay, and it is never closed here. The endpoint sets
-    the options that its arguments ask for, and leaves them set; what the platform or the running kernel lacks is told by
-    the properties of the same names. Threads may share an endpoint. See udp(7).
+    the options that its arguments ask for, and leaves them set; the properties of the same names say which of them the
+    platform and the running kernel have. Threads may share an endpoint. See udp(7).
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Endpoint:
 
     @property
     def fallbacks(self) -> Fallbacks:
-        """What sends have taught so far: `Fallbacks`, a copy."""
+        """What the endpoint has learned from refused sends so far: `Fallbacks`, a copy."""
         return self._sender.fallbacks()
 
     # ---- sending ----
@@ -183,8 +183,8 @@ class Endpoint:
         return self._receiver.datagrams(flags)
 
     def recv_coalesced(self, flags: int = 0) -> Coalesced:
-        """One datagram, or those that the kernel put together, left so: `Coalesced`, for who cuts it up himself. See
-        udp(7), UDP_GRO."""
+        """Receives one datagram, or those that the kernel put together, and leaves them so: `Coalesced`. See udp(7),
+        UDP_GRO."""
         return self._receiver.coalesced(flags)
 
     def recv_into(self, buffers: Iterable[Buffer], flags: int = 0) -> Received:

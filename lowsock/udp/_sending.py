@@ -59,7 +59,7 @@ _Socket = socket.socket
 
 
 class Fallbacks(NamedTuple):
-    """What an endpoint had to learn while it sent: what it goes without from then on."""
+    """What an endpoint has learned from refused sends, and does without from then on."""
 
     offload: int | None
     """The errno with which this socket refused segmentation offload; None if it did not."""
