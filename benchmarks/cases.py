@@ -16,7 +16,7 @@ ROOM = 2048  # bytes of room for a datagram: more than it needs, as in programs
 
 
 class Case(NamedTuple):
-    """``messages`` are sent and received in one turn of a loop."""
+    """``messages`` are sent and received in one iteration of a loop."""
 
     loops: dict[str, Loop]
     messages: int = 1
@@ -119,16 +119,16 @@ def udp_sources(ffi: Any, lib: Any) -> Case:
     data, address, name = b"x" * 1200, b.getsockname(), sockaddr(ffi, b)
     hosts = [(0x7F010000 + i).to_bytes(4, "big") for i in range(100_000)]
     sources = [[(socket.IPPROTO_IP, constants.IP_PKTINFO, bytes(4) + host + bytes(4))] for host in hosts]
-    turn = itertools.cycle(sources)
+    sources_in_turn = itertools.cycle(sources)
 
     def stdlib(n: int) -> None:
         for _ in range(n):
-            a.sendmsg([data], next(turn), 0, address)
+            a.sendmsg([data], next(sources_in_turn), 0, address)
             b.recvmsg(ROOM)
 
     def ours(n: int) -> None:
         for _ in range(n):
-            lowsock.sendmsg(a, [data], next(turn), 0, address)
+            lowsock.sendmsg(a, [data], next(sources_in_turn), 0, address)
             lowsock.recvmsg(b, ROOM)
 
     def c(n: int) -> None:
@@ -390,5 +390,5 @@ CASES: list[Callable[[Any, Any], Case]] = [
     stream,
     descriptor,
 ]
-BESIDE = [timeout, exact_room, stream_scatter, stream_bytes, typed]  # measured too, not in the mean
+EXTRA = [timeout, exact_room, stream_scatter, stream_bytes, typed]  # measured too, not in the mean
 PLAIN = {"unix_64", "udp_1200"}

@@ -167,11 +167,11 @@ def plot(path: pathlib.Path, title: str, labels: tuple[str, str], x: list[int], 
 
 def scale(axes: Any, lines: Lines) -> None:
     axes.set_yscale("log")
-    ticks = nice(min(map(min, lines.values())), max(map(max, lines.values())))
+    ticks = nice_ticks(min(map(min, lines.values())), max(map(max, lines.values())))
     axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
 
 
-def nice(least: float, most: float) -> list[float]:
+def nice_ticks(least: float, most: float) -> list[float]:
     """1, 2 and 5 of each power of ten, from below the least to above the most."""
     powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
     ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs every case with the stdlib, lowsock and C in turn, in one process, and prints the least of many rounds.
+"""Runs every case with the stdlib, lowsock and C one after the other, in one process; prints the least of many rounds.
 
 python benchmarks/run.py [--smoke] [--json FILE] [--rounds N] [CASE ...]
 """
@@ -14,14 +14,14 @@ from typing import Any
 
 import cloops
 from batch_cases import BATCHES
-from cases import BESIDE, CASES, PLAIN, Case
+from cases import CASES, EXTRA, PLAIN, Case
 from udp_cases import OFFLOAD
 
 ROUND_NS = 3_000_000  # about what one run of one loop takes
 
 
-def turns(case: Case) -> int:
-    """How many turns of the loop make a run of `ROUND_NS`."""
+def iterations(case: Case) -> int:
+    """How many iterations of the loop make a run of `ROUND_NS`."""
     n = 1
     while timed(case, "stdlib", n) < ROUND_NS:
         n *= 2
@@ -35,12 +35,12 @@ def timed(case: Case, name: str, n: int) -> int:
 
 
 def measure(case: Case, rounds: int, smoke: bool) -> dict[str, float]:
-    """Nanoseconds a message for each implementation: the least of the rounds, the order turning with them."""
-    n = 1 if smoke else turns(case)
+    """Nanoseconds a message for each implementation: the least of all rounds. Each round begins with another one."""
+    n = 1 if smoke else iterations(case)
     names = list(case.loops)
     least = dict.fromkeys(names, math.inf)
-    for turn in range(1 if smoke else rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+    for i in range(1 if smoke else rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
             least[name] = min(least[name], timed(case, name, n) / n / case.messages)
     return least
 
@@ -59,7 +59,7 @@ def run(names: list[str], rounds: int, smoke: bool) -> dict[str, dict[str, float
     print(f"{platform.python_implementation()} {platform.python_version()}, Linux {platform.release()}; ns a message")
     print(f"{'case':16}{'stdlib':>9}{'lowsock':>9}{'C':>9}{'/stdlib':>9}{'/C':>9}")
     results = {}
-    for make in CASES + BESIDE + BATCHES + OFFLOAD:
+    for make in CASES + EXTRA + BATCHES + OFFLOAD:
         if not names or make.__name__ in names:
             results[make.__name__] = measure(make(ffi, lib), rounds, smoke)
             print(row(make.__name__, results[make.__name__]), flush=True)
@@ -95,13 +95,13 @@ def main() -> int:
     parser.add_argument("case", nargs="*", help="cases to run (all)")
     options = parser.parse_args()
     results = run(options.case, options.rounds, options.smoke)
-    told = summary(results)
-    for key, value in told.items():
+    totals = summary(results)
+    for key, value in totals.items():
         print(f"{key}: {value}")
     if options.json:
         machine = {"python": sys.version, "kernel": platform.release(), "machine": platform.machine()}
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"machine": machine, "ns": results, "summary": told}, file, indent=2)
+            json.dump({"machine": machine, "ns": results, "summary": totals}, file, indent=2)
     return 0
 
 

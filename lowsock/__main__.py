@@ -46,7 +46,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = _parser().parse_args(argv)
     report = Report(_probes.environment(), _mainjob.run(), _probes.run())
-    print(_json(report) if arguments.json else _words(report))
+    print(_json(report) if arguments.json else _text(report))
     return 0 if report.ok else 1
 
 
@@ -74,17 +74,17 @@ def _json(report: Report) -> str:
 # ---- in words ----
 
 
-def _words(report: Report) -> str:
-    where = report.environment
-    head = f"lowsock {where['lowsock']} on {where['python']}, {where['kernel']} ({where['machine']}), {where['libc']}, "
+def _text(report: Report) -> str:
+    env = report.environment
+    head = f"lowsock {env['lowsock']} on {env['python']}, {env['kernel']} ({env['machine']}), {env['libc']}, "
     job = [(part.name, "ok" if part.ok else "FAILED", part.text) for part in report.job]
     features = [(row.name, "yes" if row.available else "no", row.detail) for row in report.features]
     return "\n".join(
         [
-            f"{head}cffi {where['cffi']}",
+            f"{head}cffi {env['cffi']}",
             *("", "The main job", *_table(job)),
             *("", "What this kernel, libc and interpreter can do", *_table(features)),
-            *("", _sum(report)),
+            *("", _summary(report)),
         ]
     )
 
@@ -94,11 +94,11 @@ def _table(rows: list[tuple[str, str, str]]) -> list[str]:
     return [f"  {name:{names}}  {answer:{answers}}  {text}" for name, answer, text in rows]
 
 
-def _sum(report: Report) -> str:
+def _summary(report: Report) -> str:
     failed = [part.name for part in report.job if not part.ok]
     parts = f"{len(failed)} of {len(report.job)} parts FAILED: {', '.join(failed)}" if failed else "All parts went well"
-    there = sum(row.available for row in report.features)
-    return f"{parts}; {there} of {len(report.features)} features are there."
+    available = sum(row.available for row in report.features)
+    return f"{parts}; {available} of {len(report.features)} features are there."
 
 
 if __name__ == "__main__":

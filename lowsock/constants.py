@@ -3,7 +3,8 @@
 
 Every name is an ``int``. A value comes from the system's headers; where those are older than the kernel, it is the
 value of the kernel's ABI. That a name is here does not mean that the running kernel knows it: ask the kernel
-(``python -m lowsock`` does). A name that this platform lacks is an `AttributeError` that says so.
+(``python -m lowsock`` does). A name that this platform lacks raises an `AttributeError` that
+says so.
 
 See socket(7), ip(7), ipv6(7), udp(7), tcp(7), unix(7), packet(7), netlink(7), vsock(7).
 """

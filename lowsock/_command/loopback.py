@@ -12,11 +12,11 @@ LOCALHOST = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 class Missing(Exception):
-    """Something that should have been there or should have come; the message says what, in words."""
+    """Something is missing that should be there or should have come; the message says what, in words."""
 
 
-class Lacking(Missing):
-    """The interpreter lacks something, whatever the kernel can."""
+class Unsupported(Missing):
+    """This interpreter does not support something that the kernel may support."""
 
 
 def number(name: str) -> int:
@@ -24,7 +24,7 @@ def number(name: str) -> int:
     try:
         return int(getattr(socket, name))
     except AttributeError:
-        raise Lacking(f"this Python's socket module has no {name}") from None
+        raise Unsupported(f"this Python's socket module has no {name}") from None
 
 
 class Sockets:

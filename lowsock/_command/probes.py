@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What this kernel, libc and interpreter can do: tried on real sockets, never inferred from a name or a version.
 
-A probe is a function that opens sockets, makes the thing happen and tells in a few words what it saw, or raises. The
-probes stand in tables, a file a family.
+A probe is a function that opens sockets, tries the feature and says in a few words what it saw, or raises. The probes
+stand in tables, one file for each family.
 """
 
 import errno
@@ -17,7 +17,7 @@ from lowsock._command import probes_error as _probes_error
 from lowsock._command import probes_ip as _probes_ip
 from lowsock._command import probes_other as _probes_other
 from lowsock._command import probes_unix as _probes_unix
-from lowsock._command.loopback import TIMEOUT, Lacking, Sockets
+from lowsock._command.loopback import TIMEOUT, Sockets, Unsupported
 from lowsock._command.probing import Probe, Row
 
 PROBES: list[Probe] = [*_probes_unix.PROBES, *_probes_ip.PROBES, *_probes_error.PROBES, *_probes_other.PROBES]
@@ -32,7 +32,7 @@ def _run(probe: Probe) -> Row:
     try:
         with Sockets() as sockets:
             return Row(probe.name, True, probe.run(sockets))
-    except Lacking as error:
+    except Unsupported as error:
         return Row(probe.name, False, str(error))
     except Exception as error:  # a probe that fails is an answer
         reason = _reason(error)
@@ -72,7 +72,7 @@ def version(package: str) -> str:
 def _libc() -> str:
     """glibc tells its name and version; of musl the interpreter's build knows; elsewhere it comes with the system."""
     try:
-        told = os.confstr("CS_GNU_LIBC_VERSION")
+        glibc = os.confstr("CS_GNU_LIBC_VERSION")
     except (OSError, ValueError):
-        told = None
-    return told or ("musl" if "musl" in str(sysconfig.get_config_var("HOST_GNU_TYPE")) else "the system's")
+        glibc = None
+    return glibc or ("musl" if "musl" in str(sysconfig.get_config_var("HOST_GNU_TYPE")) else "the system's")

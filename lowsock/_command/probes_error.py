@@ -17,7 +17,7 @@ Flags = cmsg.TimestampingFlags
 
 
 def _events(sock: socket.socket, kind: type[E], count: int = 1) -> list[E]:
-    """So many entries of the error queue, which must all be of this kind."""
+    """Waits for ``count`` entries of the error queue, which must all be of this kind."""
     deadline = time.monotonic() + TIMEOUT
     events: list[Any] = []
     while len(events) < count:
@@ -58,7 +58,7 @@ def _icmp6(sockets: Sockets) -> str:
 
 def _sent_at(sockets: Sockets) -> str:
     sender, _ = sockets.udp()
-    _stamp(sender, Flags.TX_SOFTWARE | Flags.OPT_ID)
+    _enable_timestamps(sender, Flags.TX_SOFTWARE | Flags.OPT_ID)
     for _ in range(2):
         sendmsg(sender, [b"x"])
     events = _events(sender, errqueue.TransmitTimestamp, 2)
@@ -67,13 +67,13 @@ def _sent_at(sockets: Sockets) -> str:
     return f"the second of two messages was sent {age(events[1].software):.0f} us before it was told"
 
 
-def _stamp(sock: socket.socket, flags: int) -> None:
+def _enable_timestamps(sock: socket.socket, flags: int) -> None:
     cmsg.enable(sock, cmsg.Timestamping, timestamping=Flags.SOFTWARE | flags)
 
 
 def _acknowledged_at(sockets: Sockets) -> str:
     sender, receiver = sockets.tcp()
-    _stamp(sender, Flags.TX_ACK | Flags.OPT_ID)
+    _enable_timestamps(sender, Flags.TX_ACK | Flags.OPT_ID)
     sendmsg(sender, [b"0123456789"])
     recvmsg(receiver, 100)
     (event,) = _events(sender, errqueue.TransmitTimestamp)
@@ -84,7 +84,7 @@ def _acknowledged_at(sockets: Sockets) -> str:
 
 def _asked_by_message(sockets: Sockets) -> str:
     sender, _ = sockets.udp()
-    _stamp(sender, 0)
+    _enable_timestamps(sender, 0)
     sendmsg(sender, [b"x"])
     sendmsg(sender, [b"y"], [cmsg.RequestTimestamps(flags=Flags.TX_SOFTWARE)])
     (event,) = _events(sender, errqueue.TransmitTimestamp)
@@ -93,7 +93,7 @@ def _asked_by_message(sockets: Sockets) -> str:
 
 def _key(sockets: Sockets) -> str:
     sender, _ = sockets.udp()
-    _stamp(sender, Flags.TX_SOFTWARE | Flags.OPT_ID)
+    _enable_timestamps(sender, Flags.TX_SOFTWARE | Flags.OPT_ID)
     sendmsg(sender, [b"x"], [cmsg.TimestampKey(key=2024)])
     (event,) = _events(sender, errqueue.TransmitTimestamp)
     if event.key != 2024:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Probes of what comes beside a datagram or a stream over IP. See ip(7), ipv6(7), udp(7), socket(7)."""
+"""Probes of control messages over IP, with datagrams and streams. See ip(7), ipv6(7), udp(7), socket(7)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, Callable, NamedTuple
 
 from lowsock import cmsg, recvmsg, sendmsg
 from lowsock._command.loopback import TIMEOUT, Missing, Sockets
-from lowsock._command.probing import Probe, age, beside, came, greatest, pair, takes
+from lowsock._command.probing import Probe, age, exchange, expect, greatest, pair, succeeds
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
-Tell = Callable[[Any, socket.socket], str]  # of a control message that came, and the socket that it came to
+Describe = Callable[[Any, socket.socket], str]  # of a control message, and the socket that received it
 
 
-class Beside(NamedTuple):
-    """A control message that comes beside a datagram once it has been asked for.
+class ControlMessageProbe(NamedTuple):
+    """A control message that comes with a datagram once its option is set.
 
-    ``kind`` is the name of its class; ``sent`` are the fields of a message of the same class that goes with the datagram.
+    ``kind`` is the name of its class; ``sent`` are the fields of a message of the same class that is sent with the datagram.
     """
 
     name: str
     family: int
     kind: str
-    tell: Tell
+    describe: Describe
     needs: str = ""
     sent: dict[str, int] | None = None
 
@@ -34,22 +34,22 @@ class Beside(NamedTuple):
         sender, receiver = sockets.udp(self.family)
         kind = getattr(cmsg, self.kind)
         sent = [kind(**self.sent)] if self.sent else []
-        return self.tell(beside(sender, receiver, kind, *sent), receiver)
+        return self.describe(exchange(sender, receiver, kind, *sent), receiver)
 
 
-# ---- what the control messages tell ----
+# ---- what the control messages say ----
 
 
-def _number(field: str, expected: int) -> Tell:
-    """A number that has to come as it went."""
+def _number(field: str, expected: int) -> Describe:
+    """Checks that a number arrives as it was sent."""
 
-    def tell(message: Any, _: socket.socket) -> str:
+    def describe(message: Any, _: socket.socket) -> str:
         number = getattr(message, field)
         if number != expected:
             raise Missing(f"sent {expected}, received {number}")
         return f"{expected} came as it went"
 
-    return tell
+    return describe
 
 
 def _traffic(message: Any, _: socket.socket) -> str:
@@ -73,7 +73,7 @@ def _original(message: Any, receiver: socket.socket) -> str:
     return f"{address[0]} port {address[1]}"
 
 
-def _taken(message: Any, _: socket.socket) -> str:
+def _timestamp_age(message: Any, _: socket.socket) -> str:
     return f"taken {age(message.nanoseconds):.0f} us before it was read"
 
 
@@ -86,7 +86,7 @@ def _software_timestamp(sockets: Sockets) -> str:
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         with contextlib.suppress(Missing):
-            return _taken(beside(sender, receiver, cmsg.Timestamping), receiver)
+            return _timestamp_age(exchange(sender, receiver, cmsg.Timestamping), receiver)
         time.sleep(0.001)
     raise Missing("no SCM_TIMESTAMPING message came")
 
@@ -96,14 +96,14 @@ def _drops(sockets: Sockets) -> str:
     receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel makes it its least
     for _ in range(64):
         sendmsg(sender, [bytes(1000)])
-    received = _drained(receiver)
-    dropped = beside(sender, receiver, cmsg.Drops).dropped
+    received = _drain(receiver)
+    dropped = exchange(sender, receiver, cmsg.Drops).dropped
     if received + dropped != 64:
         raise Missing(f"{received} of 64 datagrams were received, and {dropped} counted as dropped")
     return f"64 datagrams sent into a small buffer, {received} received, {dropped} counted as dropped"
 
 
-def _drained(receiver: socket.socket) -> int:
+def _drain(receiver: socket.socket) -> int:
     count = 0
     with contextlib.suppress(BlockingIOError):
         while recvmsg(receiver.fileno(), 1000, 0, socket.MSG_DONTWAIT):
@@ -143,7 +143,7 @@ def _queued(sockets: Sockets) -> str:
     room = cmsg.enable(receiver, cmsg.Inq)
     sendmsg(sender, [b"0123456789"])
     data, ancdata, _, _ = recvmsg(receiver, 4, room)
-    left = came(ancdata, cmsg.Inq).queued
+    left = expect(ancdata, cmsg.Inq).queued
     if left != 6:
         raise Missing(f"{len(data)} of 10 bytes were read, and {left} were said to be left")
     return f"{len(data)} of 10 bytes read, {left} told to be left"
@@ -156,14 +156,14 @@ def _fragments(sockets: Sockets) -> str:
     room = cmsg.enable(receiver, cmsg.FragSize6)
     sendmsg(sender, [bytes(65500)])
     data, ancdata, _, _ = recvmsg(receiver, 65500, room)
-    size = came(ancdata, cmsg.FragSize6).size
+    size = expect(ancdata, cmsg.FragSize6).size
     if not 7000 < size <= 8000:
         raise Missing(f"{len(data)} bytes were to be cut at 8000, and the largest fragment was said to be of {size}")
     return f"{len(data)} bytes came in fragments of at most {size}"
 
 
 def _dual_stack(sockets: Sockets) -> str:
-    """One set of questions for both families: put to an IPv6 socket, answered by IPv4's messages."""
+    """One set of questions for both families: asked of an IPv6 socket, answered by IPv4's messages."""
     receiver = sockets.open(V6, socket.SOCK_DGRAM)
     receiver.setsockopt(*pair("IPV6_V6ONLY"), 0)
     receiver.bind(("::", 0))
@@ -195,7 +195,7 @@ def _segments(sockets: Sockets) -> str:
     sizes = [len(recvmsg(receiver, 1000)[0]) for _ in range(3)]
     if sizes != [100, 100, 100]:
         raise Missing(f"3 segments of 100 bytes became datagrams of {sizes}")
-    return f"at most {greatest(lambda n: takes(lambda: send_segments(sender, 1, n)), 1024)} segments in one message"
+    return f"at most {greatest(lambda n: succeeds(lambda: send_segments(sender, 1, n)), 1024)} segments in one message"
 
 
 def _coalesced(sockets: Sockets) -> str:
@@ -203,7 +203,7 @@ def _coalesced(sockets: Sockets) -> str:
     room = cmsg.enable(receiver, cmsg.Gro)
     send_segments(sender, 100, 3)
     data, ancdata, _, _ = recvmsg(receiver, 65535, room)
-    segment = came(ancdata, cmsg.Gro).size
+    segment = expect(ancdata, cmsg.Gro).size
     if (len(data), segment) != (300, 100):
         raise Missing(f"3 datagrams of 100 bytes came as {len(data)} bytes in segments of {segment}")
     return f"{len(data) // segment} datagrams came in one message"
@@ -215,30 +215,30 @@ _MARKS_NEED = f"{_MARK_NEEDS}; Linux 5.19"
 _HOPS = {"hops": 7}
 _TRAFFIC = {"dscp": 46, "ecn": cmsg.ECN.ECT_0}  # expedited forwarding, ECN-capable
 
-BESIDE = [
-    Beside("timestamps (SO_TIMESTAMP)", V4, "Timestamp", _taken),
-    Beside("timestamps (SO_TIMESTAMPNS)", V4, "TimestampNs", _taken, "Linux"),
-    Beside("packet info", V4, "PktInfo", _local),
-    Beside("packet info, IPv6", V6, "PktInfo6", _local),
-    Beside("TTL", V4, "TTL", _number("hops", 7), "", _HOPS),
-    Beside("hop limit, IPv6", V6, "HopLimit", _number("hops", 7), "", _HOPS),
-    Beside("TOS and ECN", V4, "TOS", _traffic, "", _TRAFFIC),
-    Beside("traffic class and ECN, IPv6", V6, "TClass", _traffic, "", _TRAFFIC),
-    Beside("original destination", V4, "OrigDstAddr", _original, _DESTINATION_NEEDS),
-    Beside("original destination, IPv6", V6, "OrigDstAddr6", _original, _DESTINATION_NEEDS),
-    Beside("mark, received", V4, "Mark", _number("mark", 0), "Linux 5.19"),
-    Beside("mark, sent and received", V4, "Mark", _number("mark", 7), _MARKS_NEED, {"mark": 7}),
-    Beside("priority", V4, "Priority", _number("priority", 5), "Linux 6.14", {"priority": 5}),
+CONTROL_MESSAGES = [
+    ControlMessageProbe("timestamps (SO_TIMESTAMP)", V4, "Timestamp", _timestamp_age),
+    ControlMessageProbe("timestamps (SO_TIMESTAMPNS)", V4, "TimestampNs", _timestamp_age, "Linux"),
+    ControlMessageProbe("packet info", V4, "PktInfo", _local),
+    ControlMessageProbe("packet info, IPv6", V6, "PktInfo6", _local),
+    ControlMessageProbe("TTL", V4, "TTL", _number("hops", 7), "", _HOPS),
+    ControlMessageProbe("hop limit, IPv6", V6, "HopLimit", _number("hops", 7), "", _HOPS),
+    ControlMessageProbe("TOS and ECN", V4, "TOS", _traffic, "", _TRAFFIC),
+    ControlMessageProbe("traffic class and ECN, IPv6", V6, "TClass", _traffic, "", _TRAFFIC),
+    ControlMessageProbe("original destination", V4, "OrigDstAddr", _original, _DESTINATION_NEEDS),
+    ControlMessageProbe("original destination, IPv6", V6, "OrigDstAddr6", _original, _DESTINATION_NEEDS),
+    ControlMessageProbe("mark, received", V4, "Mark", _number("mark", 0), "Linux 5.19"),
+    ControlMessageProbe("mark, sent and received", V4, "Mark", _number("mark", 7), _MARKS_NEED, {"mark": 7}),
+    ControlMessageProbe("priority", V4, "Priority", _number("priority", 5), "Linux 6.14", {"priority": 5}),
 ]
 
 
-def _probe(row: Beside) -> Probe:
+def _probe(row: ControlMessageProbe) -> Probe:
     return Probe(row.name, row.run, row.needs)
 
 
 PROBES: list[Probe] = [
     Probe("IPv6", _ipv6, "an IPv6 loopback address"),
-    *map(_probe, BESIDE),
+    *map(_probe, CONTROL_MESSAGES),
     Probe("IPv4 on an IPv6 socket", _dual_stack, "IPv6 sockets that take IPv4 as well"),
     Probe("fragment size, IPv6", _fragments, "Linux 4.10"),
     Probe("timestamps (SO_TIMESTAMPING)", _software_timestamp, "Linux"),

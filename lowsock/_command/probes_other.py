@@ -9,7 +9,7 @@ import time
 
 from lowsock import cmsg, constants, recvmmsg, recvmsg, sendmmsg, sendmsg
 from lowsock._command.loopback import TIMEOUT, Missing, Sockets, number
-from lowsock._command.probing import Probe, came, pair
+from lowsock._command.probing import Probe, expect, pair
 
 # linux/rtnetlink.h, linux/netlink.h and linux/if_ether.h: no constants of sockets
 _RTM_NEWLINK, _RTM_GETLINK, _NLM_F_REQUEST, _NLM_F_DUMP = 16, 18, 0x1, 0x300
@@ -63,17 +63,17 @@ def _packets(sockets: Sockets) -> str:
     sender, _ = sockets.udp()
     token = secrets.token_bytes(16)
     sendmsg(sender, [token])
-    return _seen(watcher, room, token)
+    return _find_packet(watcher, room, token)
 
 
-def _seen(watcher: socket.socket, room: int, token: bytes) -> str:
+def _find_packet(watcher: socket.socket, room: int, token: bytes) -> str:
     """Looks for one datagram among all that goes through the interface."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         packet, ancdata, _, address = recvmsg(watcher, 2048, room)
         if packet.endswith(token):
-            told = came(ancdata, cmsg.Auxdata).length
-            return f"saw a datagram as a packet of {len(packet)} bytes on {address[0]}, {told} by its auxdata"
+            length = expect(ancdata, cmsg.Auxdata).length
+            return f"saw a datagram as a packet of {len(packet)} bytes on {address[0]}, {length} by its auxdata"
     raise Missing("the datagram was not seen")
 
 

@@ -9,26 +9,26 @@ import socket
 
 from lowsock import OwnedFds, cmsg, constants, peer, recv_rights, recvmsg, send_fds, send_rights, sendmsg, sockatmark
 from lowsock._command.loopback import Missing, Sockets
-from lowsock._command.probing import Probe, beside, greatest, takes
+from lowsock._command.probing import Probe, exchange, greatest, succeeds
 
 # ---- descriptors ----
 
 
 def _descriptors(sockets: Sockets) -> str:
     ours, theirs = sockets.unix()
-    with _passed(ours, theirs)[0] as (fd,):
-        _same_file(fd, ours.fileno())
-    most = greatest(lambda n: takes(lambda: _sent_and_dropped(ours, theirs, n)), 1024)
+    with _pass_through_itself(ours, theirs)[0] as (fd,):
+        _check_same_file(fd, ours.fileno())
+    most = greatest(lambda n: succeeds(lambda: _send_and_drop(ours, theirs, n)), 1024)
     return f"a copy came of one; at most {most} in one message"
 
 
-def _sent_and_dropped(ours: socket.socket, theirs: socket.socket, count: int) -> None:
+def _send_and_drop(ours: socket.socket, theirs: socket.socket, count: int) -> None:
     """Sends many descriptors and leaves the other end no room for them; what stays in flight counts against a limit."""
     send_fds(ours, [b"x"], [ours.fileno()] * count)
     recvmsg(theirs, 1)
 
 
-def _passed(ours: socket.socket, theirs: socket.socket, flags: int = 0) -> tuple[OwnedFds, int]:
+def _pass_through_itself(ours: socket.socket, theirs: socket.socket, flags: int = 0) -> tuple[OwnedFds, int]:
     """Sends the descriptor of ``ours`` through itself; returns the copy and the flags of the message."""
     send_rights(ours, [b"x"], [ours])
     _, owner, msg_flags, _ = recv_rights(theirs, 1, flags=flags)
@@ -37,13 +37,13 @@ def _passed(ours: socket.socket, theirs: socket.socket, flags: int = 0) -> tuple
     return owner, msg_flags
 
 
-def _same_file(one: int, other: int) -> None:
+def _check_same_file(one: int, other: int) -> None:
     if not os.path.samestat(os.fstat(one), os.fstat(other)):
         raise Missing("the descriptor that came is of another file")
 
 
 def _close_on_exec(sockets: Sockets) -> str:
-    owner, msg_flags = _passed(*sockets.unix(), constants.MSG_CMSG_CLOEXEC)
+    owner, msg_flags = _pass_through_itself(*sockets.unix(), constants.MSG_CMSG_CLOEXEC)
     with owner as (fd,):
         if not msg_flags & constants.MSG_CMSG_CLOEXEC:
             raise Missing("the kernel does not answer with MSG_CMSG_CLOEXEC")
@@ -52,19 +52,19 @@ def _close_on_exec(sockets: Sockets) -> str:
     return "set by the kernel as the descriptor arrives"
 
 
-# ---- who is there ----
+# ---- identities ----
 
 
 def _credentials(sockets: Sockets) -> str:
-    return _identity(beside(*sockets.unix(), cmsg.Credentials, cmsg.Credentials()))
+    return _check_identity(exchange(*sockets.unix(), cmsg.Credentials, cmsg.Credentials()))
 
 
 def _peer_credentials(sockets: Sockets) -> str:
-    return _identity(peer.credentials(sockets.unix()[0]))
+    return _check_identity(peer.credentials(sockets.unix()[0]))
 
 
-def _identity(who: cmsg.Credentials | peer.PeerCredentials) -> str:
-    """macOS tells no process of a peer."""
+def _check_identity(who: cmsg.Credentials | peer.PeerCredentials) -> str:
+    """The ids, which must be ours; of a peer, macOS tells no pid."""
     pid, uid, gid = who.pid, who.uid, who.gid
     if pid not in (None, os.getpid()) or (uid, gid) != (os.geteuid(), os.getegid()):
         raise Missing(f"process {os.getpid()} was taken for process {pid} of user {uid} and group {gid}")
@@ -103,11 +103,11 @@ def _process_of(pidfd: int) -> str:
 
 
 def _security_label(sockets: Sockets) -> str:
-    label = beside(*sockets.unix(), cmsg.Security).label
+    label = exchange(*sockets.unix(), cmsg.Security).label
     return label.encode("ascii", "replace").decode()
 
 
-# ---- kinds of sockets, names, urgent data ----
+# ---- kinds of sockets, names, out-of-band data ----
 
 
 def _abstract_name(sockets: Sockets) -> str:
@@ -139,9 +139,9 @@ def _out_of_band(sockets: Sockets) -> str:
     sendmsg(ours, [b"!"], (), constants.MSG_OOB)
     before = recvmsg(theirs, 100)[0]
     at_mark = sockatmark(theirs)
-    urgent = recvmsg(theirs, 1, 0, constants.MSG_OOB)[0]
-    if (before, urgent) != (b"before", b"!"):
-        raise Missing(f"received {before!r} and {urgent!r}")
+    oob = recvmsg(theirs, 1, 0, constants.MSG_OOB)[0]
+    if (before, oob) != (b"before", b"!"):
+        raise Missing(f"received {before!r} and {oob!r}")
     return f"a byte came, sockatmark {'saw' if at_mark else 'did not see'} its mark"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What all probes share. Constants go by name where a platform may lack them: its AttributeError is then the answer."""
+"""What all probes share. Constants that a platform may lack are looked up by name: the `AttributeError` is the answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ M = TypeVar("M", bound=cmsg.ControlMessage)
 
 
 class Probe(NamedTuple):
-    """A feature, the function that makes it happen and tells what it saw (or raises), and what it takes."""
+    """A feature, the function that tries it and says what it saw (or raises), and what the feature needs."""
 
     name: str
     run: Callable[[Sockets], str]
@@ -24,7 +24,7 @@ class Probe(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What came of a probe."""
+    """The result of a probe."""
 
     name: str
     available: bool
@@ -39,15 +39,15 @@ def pair(name: str) -> tuple[int, int]:
     return getattr(constants, _LEVELS[name.split("_")[0]]), getattr(constants, name)
 
 
-def beside(sender: socket.socket, receiver: socket.socket, wanted: type[M], *sent: cmsg.ControlMessage) -> M:
-    """Asks for a message of a class and sends one byte, with control messages; returns what then came beside it."""
+def exchange(sender: socket.socket, receiver: socket.socket, wanted: type[M], *sent: cmsg.ControlMessage) -> M:
+    """Enables a class of messages and sends one byte with the control messages ``sent``; returns the message that came."""
     room = cmsg.enable(receiver, wanted)
     sendmsg(sender, [b"x"], sent)
-    return came(recvmsg(receiver, 1, room)[1], wanted)
+    return expect(recvmsg(receiver, 1, room)[1], wanted)
 
 
-def came(ancdata: Iterable[Any], wanted: type[M]) -> M:
-    """The first message of a class."""
+def expect(ancdata: Iterable[Any], wanted: type[M]) -> M:
+    """Returns the first message of a class; raises `Missing` if there is none."""
     for message in cmsg.decode(ancdata):
         if isinstance(message, wanted):
             return message
@@ -71,8 +71,8 @@ def greatest(works: Callable[[int], bool], limit: int) -> int:
     return least
 
 
-def takes(call: Callable[[], object]) -> bool:
-    """Whether the kernel takes a call."""
+def succeeds(call: Callable[[], object]) -> bool:
+    """Whether a call raises no `OSError`."""
     try:
         call()
     except OSError:

@@ -1,10 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Control messages that know what they mean: each is its three-tuple, with fields. See cmsg(3).
+"""Control messages with named fields: each is the three-tuple of the socket module, and more. See cmsg(3).
 
-`decode` types what a receive returned, `enable` and `space` make messages come and find room, `arrival` and `towards` spare
-one the differences between families and systems, `register` adds classes. What this platform's headers do not have is not
-here: its name is an `AttributeError` that says so. Whether the running kernel has it, `enable` says.
+`decode` turns what a receive returned into typed messages. `enable` sets the options that make messages arrive, and `space`
+says how much room they take. `arrival` and `towards` hide the differences between families and systems. `register` adds
+classes. The name of a class that this platform's headers lack raises `AttributeError`, which says so; `enable` finds out
+whether the running kernel has it.
 """
+
+# In: three-tuples as a receive returned them, fields to be sent, or a socket whose options are to be set. Out: typed
+# messages, which are three-tuples, and sizes of control buffers. Called by users, `errqueue`, `udp` and the command.
+#
+#   _base.py       `ControlMessage`, `decode`, `register`: the registry of classes by level, type and size
+#   _fields.py     what fields are made of: numbers, names of numbers, addresses
+#   _questions.py  the questions, which are the bases of the classes that answer them
+#   _portable.py   `arrival`, `towards`, `find`: which class answers which question
+#   _options.py    `enable`, `space`
+#   a file for each family or protocol: _alg, _errors (error queue), _ip, _ipv6, _netlink, _packet, _socket (all sockets and
+#   AF_UNIX), _tcp, _times, _tls, _udp
 
 from typing import TYPE_CHECKING
 
@@ -137,27 +149,27 @@ __all__ = [
     "towards",
 ]
 
-# What each class of a platform that lacks it is called by the kernel.
-_LACKING: dict[str, str] = {}
+# The classes that this platform lacks: the kernel's name of each.
+_ABSENT: dict[str, str] = {}
 
 
-def _hide() -> None:
+def _hide_absent() -> None:
     for name in __all__:
         row = getattr(globals()[name], "_row", None)
         if row is not None and not row.pairs:
-            _LACKING[name] = row.name
-    for name in _LACKING:
+            _ABSENT[name] = row.name
+    for name in _ABSENT:
         __all__.remove(name)
         del globals()[name]
 
 
-_hide()
+_hide_absent()
 
 
 if not TYPE_CHECKING:  # a type checker that saw it would take any name, and leave what follows a wrong one unchecked
     _getattr, __dir__ = public(__name__, {})
 
     def __getattr__(name):
-        if name in _LACKING:
-            raise AttributeError(f"this platform has no {_LACKING[name]}, so there is no {name}")
+        if name in _ABSENT:
+            raise AttributeError(f"this platform has no {_ABSENT[name]}, so there is no {name}")
         return _getattr(name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lowsock._memory.buffers import as_bytes
-from lowsock.cmsg._base import ControlMessage, known
+from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import UINT, UINT32, Named, layout, named, number
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class AlgOperation(Named):
     ENCRYPT = 1
 
 
-@known("ALG_SET_OP", sizes=(UINT.size,))
+@registered("ALG_SET_OP", sizes=(UINT.size,))
 class AlgOp(ControlMessage):
     """Sent: whether to encrypt or to decrypt. See sendmsg(2), linux/if_alg.h."""
 
@@ -43,7 +43,7 @@ class AlgOp(ControlMessage):
         return named(AlgOperation, UINT.unpack(self[2])[0])
 
 
-@known("ALG_SET_IV", least=_IV.size)
+@registered("ALG_SET_IV", least=_IV.size)
 class AlgIv(ControlMessage):
     """Sent: the initialization vector, of the length that the cipher wants. See sendmsg(2), linux/if_alg.h."""
 
@@ -62,7 +62,7 @@ class AlgIv(ControlMessage):
         return data[_IV.size : _IV.size + length]
 
 
-@known("ALG_SET_AEAD_ASSOCLEN", sizes=(UINT.size,))
+@registered("ALG_SET_AEAD_ASSOCLEN", sizes=(UINT.size,))
 class AlgAeadAssoclen(ControlMessage):
     """Sent: how many bytes at the head of the data are authenticated only. See sendmsg(2), linux/if_alg.h."""
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What typed control messages have in common, and the register of their classes.
+"""What typed control messages have in common, and the registry of their classes.
 
-A class tells by `known` under which names of the kernel its messages go, how long their payload is, which option makes
-them arrive and how much room they want. Everything else here reads what `known` wrote down.
+The decorator `registered` says under which of the kernel's names a class's messages go, how long their payload is, which
+option makes them arrive and how much room they need. It keeps that in a `Row`, which everything else reads.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class ControlMessage(tuple[int, int, bytes]):
         """A message of this class around a payload, any bytes-like object. Raises `ValueError` if its size is wrong."""
         payload, row = as_bytes("data", data), row_of(cls)
         if not row.fits(len(payload)):
-            raise ValueError(f"data: {cls.__name__} has {row.sizes_in_words()} bytes of payload, not {len(payload)}")
-        return _new(cls, (*row.wire(), payload))
+            raise ValueError(f"data: {cls.__name__} has {row.describe_sizes()} bytes of payload, not {len(payload)}")
+        return _new(cls, (*row.sent_pair(), payload))
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._fields)
-        return f"{type(self).__name__}({shown})"
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._fields)
+        return f"{type(self).__name__}({fields})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), *self), getattr(self, "__dict__", None)  # a user's class may have one
@@ -66,7 +66,7 @@ def _restore(cls: type[M], level: int, kind: int, data: bytes) -> M:
     return _new(cls, (level, kind, data))
 
 
-# ---- the register ----
+# ---- the registry ----
 
 _LEVELS = {
     "SCM": "SOL_SOCKET",
@@ -90,35 +90,35 @@ def pair(name: str) -> tuple[int, int] | None:
     return None if level is None or number is None else (level, number)
 
 
-UNASKED = ""  # the option of what arrives without one
+NO_OPTION = ""  # the option of a message that arrives without one
 
 
 class Row(NamedTuple):
-    """What `known` or `register` wrote down about a class."""
+    """What `registered` or `register` noted about a class."""
 
     name: str  # the kernel's, of the message; for one's own, level and type
     pairs: tuple[tuple[int, int], ...]  # level and type; the first is what is sent; none where the platform has none
     sizes: tuple[int, ...]  # of payloads; empty: any size from `least` on
     least: int
     step: int  # from one such size to the next
-    option: str | None  # the kernel's name of the option that makes it arrive; UNASKED; None: it is only sent
+    option: str | None  # the kernel's name of the option that makes it arrive; NO_OPTION; None: it is only sent
     room: int  # bytes of payload to reserve
     since: str  # "Linux 6.5"
 
     def fits(self, size: int) -> bool:
         return size in self.sizes if self.sizes else size >= self.least and (size - self.least) % self.step == 0
 
-    def wire(self) -> tuple[int, int]:
+    def sent_pair(self) -> tuple[int, int]:
         if not self.pairs:
             raise NotImplementedError(f"this platform has no {self.name}")
         return self.pairs[0]
 
-    def sizes_in_words(self) -> str:
+    def describe_sizes(self) -> str:
         steps = f" and a multiple of {self.step} more" if self.step > 1 else ""
         return " or ".join(map(str, self.sizes)) or f"at least {self.least}{steps}"
 
 
-def known(
+def registered(
     *names: str,
     sizes: Iterable[int] = (),
     least: int = 0,
@@ -127,14 +127,15 @@ def known(
     room: int = 0,
     since: str = "",
 ) -> Callable[[C], C]:
-    """Enters a class of ours under the kernel's names; the first that the platform has is what is sent.
+    """A class decorator: registers one of lowsock's own classes under the kernel's names. Messages are sent under the first
+    that the platform has.
 
     ``sizes`` are those that its payload may have, the commonest first (none: any from ``least`` on, in steps of ``step``),
     ``room`` is what to reserve for it where that is more than the largest of them.
     """
     accepted = tuple(dict.fromkeys(sizes))
     pairs = tuple(dict.fromkeys(found for found in map(pair, names) if found is not None))  # two names may be one number
-    return _entering(Row(names[0], pairs, accepted, least, step, option, max(room, least, *accepted, 0), since))
+    return _registrar(Row(names[0], pairs, accepted, least, step, option, max(room, least, *accepted, 0), since))
 
 
 def register(level: int, type: int, *, sizes: Iterable[int] = (), least: int = 0, room: int = 0) -> Callable[[C], C]:
@@ -153,26 +154,26 @@ def register(level: int, type: int, *, sizes: Iterable[int] = (), least: int = 0
     if accepted and least:
         raise ValueError("least is for payloads of any size: sizes are given")
     pairs = ((checked_int("level", level), checked_int("type", type)),)
-    return _entering(Row(f"({level}, {type})", pairs, accepted, least, 1, UNASKED, max(room, least, *accepted, 0), ""))
+    return _registrar(Row(f"({level}, {type})", pairs, accepted, least, 1, NO_OPTION, max(room, least, *accepted, 0), ""))
 
 
-def _entering(row: Row) -> Callable[[C], C]:
-    def enter(cls: C) -> C:
+def _registrar(row: Row) -> Callable[[C], C]:
+    def decorate(cls: C) -> C:
         if not isinstance(cls, type) or not issubclass(cls, ControlMessage):
             raise TypeError(f"a registered class must derive from ControlMessage: {cls!r:.60}")
-        with _ENTERING:
-            _enter(cls, row)
+        with _REGISTRY_LOCK:
+            _register_class(cls, row)
         return cls
 
-    return enter
+    return decorate
 
 
-def _enter(cls: type[ControlMessage], row: Row) -> None:
+def _register_class(cls: type[ControlMessage], row: Row) -> None:
     if "_row" in vars(cls):
         raise ValueError(f"{cls.__name__} is registered already: derive a class from it")
     for level, kind in row.pairs:
-        kinds = _ENTRIES.setdefault(level, {})
-        kinds[kind] = _extended(kinds.get(kind), cls, row)
+        kinds = _REGISTRY.setdefault(level, {})
+        kinds[kind] = _with_class(kinds.get(kind), cls, row)
     cls._row = row
 
 
@@ -184,7 +185,7 @@ def checked_class(name: str, cls: Any) -> Any:
 
 
 def row_of(cls: Any) -> Row:
-    """What is written down about a class of messages."""
+    """What is noted about a registered class of messages."""
     row: Row | None = getattr(cls, "_row", None) if isinstance(cls, type) and issubclass(cls, ControlMessage) else None
     if row is None:
         raise TypeError(f"not a registered class of control messages: {cls!r:.60}")
@@ -197,13 +198,13 @@ def row_of(cls: Any) -> Row:
 # None stands one that takes any size from its least on.
 Entry = tuple[type[ControlMessage], int, dict[Optional[int], type[ControlMessage]]]
 
-_ENTRIES: dict[int, dict[int, Entry]] = {}
-_ENTERING = Lock()  # readers need none: an entry is replaced, never changed
-_NONE: dict[int, Entry] = {}
-_ANY: Entry = ControlMessage, -1, {}
+_REGISTRY: dict[int, dict[int, Entry]] = {}
+_REGISTRY_LOCK = Lock()  # readers need none: an entry is replaced, never changed
+_NO_TYPES: dict[int, Entry] = {}
+_UNREGISTERED: Entry = ControlMessage, -1, {}
 
 
-def _extended(entry: Entry | None, cls: type[ControlMessage], row: Row) -> Entry:
+def _with_class(entry: Entry | None, cls: type[ControlMessage], row: Row) -> Entry:
     by_size = dict(entry[2]) if entry else {}
     for size in row.sizes or (None,):
         if size in by_size:
@@ -225,34 +226,36 @@ def decode(ancdata: Iterable[Any]) -> list[ControlMessage]:
     """
     items = ancdata if type(ancdata) is list else list(iterated("ancdata", "(level, type, data)", ancdata))
     messages: list[ControlMessage] = []
-    entries, new = _ENTRIES, _new  # measured: a local name, and append as a method call, are quicker here
+    entries, new = _REGISTRY, _new  # measured: a local name, and append as a method call, are quicker here
     try:
         for item in items:
             if type(item) is tuple:
                 level, kind, data = item
-                cls, size, by_size = entries.get(level, _NONE).get(kind, _ANY)
+                cls, size, by_size = entries.get(level, _NO_TYPES).get(kind, _UNREGISTERED)
                 if type(data) is bytes:
                     if len(data) == size:
                         messages.append(new(cls, item))
                         continue
                     if by_size:
-                        messages.append(new(_fitting(by_size, len(data)), item))
+                        messages.append(new(_class_for_size(by_size, len(data)), item))
                         continue
-            messages.append(_other(len(messages), item))
+            messages.append(_decode_slow(len(messages), item))
         return messages
     except (TypeError, ValueError) as error:
         if not raised_here(error):
             raise
-    return [_other(place, item) for place, item in enumerate(items)]  # which says what is wrong, or takes it after all
+    return [
+        _decode_slow(index, item) for index, item in enumerate(items)
+    ]  # this says what is wrong, or decodes it after all
 
 
-def _other(place: int, item: Any) -> ControlMessage:
+def _decode_slow(index: int, item: Any) -> ControlMessage:
     """What is not an everyday message: of an unknown kind, with data that is not bytes, no tuple, or typed already."""
-    level, kind, data = item if isinstance(item, ControlMessage) else message(f"ancdata[{place}]", item)
-    cls = _fitting(_ENTRIES.get(level, _NONE).get(kind, _ANY)[2], len(data))
+    level, kind, data = item if isinstance(item, ControlMessage) else message(f"ancdata[{index}]", item)
+    cls = _class_for_size(_REGISTRY.get(level, _NO_TYPES).get(kind, _UNREGISTERED)[2], len(data))
     return item if isinstance(item, cls) else _restore(cls, level, kind, data)
 
 
-def _fitting(by_size: dict[int | None, type[ControlMessage]], size: int) -> type[ControlMessage]:
+def _class_for_size(by_size: dict[int | None, type[ControlMessage]], size: int) -> type[ControlMessage]:
     cls = by_size.get(size) or by_size.get(None, ControlMessage)
     return cls if cls._row is not None and cls._row.fits(size) else ControlMessage

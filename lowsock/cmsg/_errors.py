@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What comes with each entry of an error queue: ``struct sock_extended_err``, and who the error came from. See ip(7)."""
+"""What comes with each entry of an error queue: ``struct sock_extended_err``, and the offender's address. See ip(7)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from lowsock._memory.address import decode_name
-from lowsock.cmsg._base import UNASKED, ControlMessage, known
+from lowsock.cmsg._base import NO_OPTION, ControlMessage, registered
 from lowsock.cmsg._fields import UINT8, UINT32, Named, layout, named, number, socket_address
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _ee_data = _EXTENDED.reader("ee_data")
 
 _SOCKADDR = layout("sockaddr")
 _INET, _INET6 = layout("sockaddr_in"), layout("sockaddr_in6")
-_WHOLE: dict[int, int] = {socket.AF_INET: _INET.size, socket.AF_INET6: _INET6.size}
+_SOCKADDR_SIZES: dict[int, int] = {socket.AF_INET: _INET.size, socket.AF_INET6: _INET6.size}
 
 
 class ExtendedError(ControlMessage):
@@ -104,13 +104,13 @@ class ExtendedError(ControlMessage):
         if len(name) < _SOCKADDR.offsets["sa_data"]:
             return None
         family = _SOCKADDR.unpack(name)[0]
-        if family == socket.AF_UNSPEC or len(name) < _WHOLE.get(family, 0):
+        if family == socket.AF_UNSPEC or len(name) < _SOCKADDR_SIZES.get(family, 0):
             return None
         return decode_name(name)
 
 
-class _FromAddress(ExtendedError):
-    """An extended error that has an offender behind it."""
+class _WithOffender(ExtendedError):
+    """An extended error with the address of the offender behind it."""
 
     __slots__ = ()
     _fields = (*ExtendedError._fields, "offender")
@@ -128,12 +128,13 @@ class _FromAddress(ExtendedError):
     ) -> Self:
         """As the kernel would send it. ``offender``: an address tuple with a numeric host, or None."""
         extended = _packed(errno, origin, icmp_type, icmp_code, info, value)
-        behind = bytes(_WHOLE[cls._family]) if offender is None else socket_address("offender", offender, cls._family)
-        return cls.from_data(extended + behind)
+        family = cls._family
+        sockaddr = bytes(_SOCKADDR_SIZES[family]) if offender is None else socket_address("offender", offender, family)
+        return cls.from_data(extended + sockaddr)
 
 
-@known("IP_RECVERR", least=_EXTENDED.size, option="IP_RECVERR", room=_EXTENDED.size + _INET.size)
-class RecvErr(_FromAddress):
+@registered("IP_RECVERR", least=_EXTENDED.size, option="IP_RECVERR", room=_EXTENDED.size + _INET.size)
+class RecvErr(_WithOffender):
     """Received: an entry of an IPv4 socket's error queue. ICMP and local errors need IP_RECVERR, timestamps and completions
     come without. See ip(7)."""
 
@@ -141,8 +142,8 @@ class RecvErr(_FromAddress):
     _family = socket.AF_INET
 
 
-@known("IPV6_RECVERR", least=_EXTENDED.size, option="IPV6_RECVERR", room=_EXTENDED.size + _INET6.size)
-class RecvErr6(_FromAddress):
+@registered("IPV6_RECVERR", least=_EXTENDED.size, option="IPV6_RECVERR", room=_EXTENDED.size + _INET6.size)
+class RecvErr6(_WithOffender):
     """Received: an entry of an IPv6 socket's error queue. See ipv6(7).
 
     What came of a v4-mapped destination comes as this message too, with origin ICMP and a v4-mapped offender, but the
@@ -153,14 +154,14 @@ class RecvErr6(_FromAddress):
     _family = socket.AF_INET6
 
 
-@known("VSOCK_RECVERR", least=_EXTENDED.size, option=UNASKED, since="Linux 6.7")
+@registered("VSOCK_RECVERR", least=_EXTENDED.size, option=NO_OPTION, since="Linux 6.7")
 class VsockRecvErr(ExtendedError):
     """Received: an entry of a vsock socket's error queue, a zero-copy completion. Linux 6.7. See vsock(7)."""
 
     __slots__ = ()
 
 
-@known("PACKET_TX_TIMESTAMP", least=_EXTENDED.size, option=UNASKED)
+@registered("PACKET_TX_TIMESTAMP", least=_EXTENDED.size, option=NO_OPTION)
 class PacketTxTimestamp(ExtendedError):
     """Received: an entry of a packet socket's error queue, a transmit timestamp. Flags of SO_TIMESTAMPING ask for it.
     See packet(7)."""

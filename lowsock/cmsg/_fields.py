@@ -20,8 +20,8 @@ INT = struct.Struct("i")
 UINT = struct.Struct("I")
 SECOND = 10**9  # nanoseconds
 
-_KEPT = 4096
-TEXTS: dict[bytes, str] = {}  # of addresses, as `address_text` made them
+_MAX_CACHED = 4096
+TEXT_CACHE: dict[bytes, str] = {}  # of addresses, as `address_text` made them
 
 
 def layout(name: str) -> Layout:
@@ -49,12 +49,12 @@ def number(name: str, value: Any, most: int) -> int:
 
 def address_text(address: bytes) -> str:
     """An IPv4 or IPv6 address, 4 or 16 bytes, as text."""
-    text = TEXTS.get(address)
+    text = TEXT_CACHE.get(address)
     if text is None:
         text = socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
-        if len(TEXTS) >= _KEPT:
-            TEXTS.clear()
-        TEXTS[address] = text
+        if len(TEXT_CACHE) >= _MAX_CACHED:
+            TEXT_CACHE.clear()
+        TEXT_CACHE[address] = text
     return text
 
 
@@ -88,13 +88,13 @@ def address_bytes(name: str, value: Any, family: int) -> bytes:
 
 
 _SIN, _SIN6 = layout("sockaddr_in"), layout("sockaddr_in6")
-_SHAPES: dict[int, str] = {socket.AF_INET: "(host, port)", socket.AF_INET6: "(host, port[, flowinfo[, scope_id]])"}
+_TUPLE_FORMS: dict[int, str] = {socket.AF_INET: "(host, port)", socket.AF_INET6: "(host, port[, flowinfo[, scope_id]])"}
 
 
 def socket_address(name: str, value: Any, family: int) -> bytes:
     """The ``struct sockaddr`` of an address tuple with a numeric host; the error names the field."""
     if not isinstance(value, tuple) or not 2 <= len(value) <= (2 if family == socket.AF_INET else 4):
-        raise TypeError(f"{name} must be a tuple {_SHAPES[family]}, not {value!r:.60}")
+        raise TypeError(f"{name} must be a tuple {_TUPLE_FORMS[family]}, not {value!r:.60}")
     host = address_bytes(f"{name} host", value[0], family)
     port = number(f"{name} port", value[1], UINT16).to_bytes(2, "big")
     if family == socket.AF_INET:

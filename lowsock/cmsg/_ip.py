@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from lowsock._memory.buffers import as_bytes
 from lowsock._system.arguments import INT_MAX
-from lowsock.cmsg._base import ControlMessage, known
+from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import (
     INT,
     INT_SIZE,
-    TEXTS,
+    TEXT_CACHE,
     UINT,
     UINT16,
     UINT32,
@@ -30,10 +30,10 @@ from lowsock.cmsg._questions import (
     DESTINATION,
     IFINDEX,
     LOCAL,
+    ArrivalFields,
     HopCount,
     LocalAddress,
     OriginalDestination,
-    Told,
     TrafficClass,
 )
 
@@ -51,7 +51,7 @@ _ipi_spec_dst = _PKTINFO.reader("ipi_spec_dst")
 _ipi_addr = _PKTINFO.reader("ipi_addr")
 
 
-@known("IP_PKTINFO", sizes=(_PKTINFO.size,), option="IP_PKTINFO")
+@registered("IP_PKTINFO", sizes=(_PKTINFO.size,), option="IP_PKTINFO")
 class PktInfo(LocalAddress):
     """Received: our address that the datagram came to, and the interface. Sent: the address and interface to send it from.
 
@@ -71,7 +71,7 @@ class PktInfo(LocalAddress):
     def local(self) -> str:
         """Our address; for a multicast or broadcast datagram the interface's, so that an answer may come from it."""
         (address,) = _ipi_spec_dst(self[2])
-        return TEXTS.get(address) or address_text(address)
+        return TEXT_CACHE.get(address) or address_text(address)
 
     @property
     def ifindex(self) -> int:
@@ -83,17 +83,17 @@ class PktInfo(LocalAddress):
     def destination(self) -> str:
         """The destination in the datagram's header: ``local``, or a multicast or broadcast address."""
         (address,) = _ipi_addr(self[2])
-        return TEXTS.get(address) or address_text(address)
+        return TEXT_CACHE.get(address) or address_text(address)
 
-    def _tell(self, told: Told) -> None:
+    def _fill(self, fields: ArrivalFields) -> None:
         data = self[2]
-        (told[IFINDEX],) = _ipi_ifindex(data)
+        (fields[IFINDEX],) = _ipi_ifindex(data)
         (local,), (destination,) = _ipi_spec_dst(data), _ipi_addr(data)
-        told[LOCAL] = TEXTS.get(local) or address_text(local)
-        told[DESTINATION] = TEXTS.get(destination) or address_text(destination)
+        fields[LOCAL] = TEXT_CACHE.get(local) or address_text(local)
+        fields[DESTINATION] = TEXT_CACHE.get(destination) or address_text(destination)
 
 
-@known("IP_RECVDSTADDR", sizes=(4,), option="IP_RECVDSTADDR")
+@registered("IP_RECVDSTADDR", sizes=(4,), option="IP_RECVDSTADDR")
 class DstAddr(LocalAddress):
     """Received: the destination in the datagram's header. Sent: the address to send it from. BSD and macOS.
 
@@ -117,16 +117,16 @@ class DstAddr(LocalAddress):
         """The same as ``local``."""
         return address_text(self[2])
 
-    def _tell(self, told: Told) -> None:
-        told[DESTINATION] = address = self.destination
-        told[LOCAL] = None if is_multicast(self[2]) else address
+    def _fill(self, fields: ArrivalFields) -> None:
+        fields[DESTINATION] = address = self.destination
+        fields[LOCAL] = None if is_multicast(self[2]) else address
 
 
 _SDL = layout("sockaddr_dl")
 _sdl_index = _SDL.reader("sdl_index")
 
 
-@known("IP_RECVIF", least=_SDL.offsets.get("sdl_data", 0), room=_SDL.size, option="IP_RECVIF")
+@registered("IP_RECVIF", least=_SDL.offsets.get("sdl_data", 0), room=_SDL.size, option="IP_RECVIF")
 class RecvIf(LocalAddress):
     """Received: the interface that the datagram came in by. BSD and macOS. See ip(4), link_addr(3)."""
 
@@ -143,21 +143,21 @@ class RecvIf(LocalAddress):
         (ifindex,) = _sdl_index(self[2])
         return ifindex
 
-    def _tell(self, told: Told) -> None:
-        told[IFINDEX] = self.ifindex
+    def _fill(self, fields: ArrivalFields) -> None:
+        fields[IFINDEX] = self.ifindex
 
 
-_WIDTHS = (INT_SIZE, 1) if LINUX else (1, INT_SIZE)
+_TTL_SIZES = (INT_SIZE, 1) if LINUX else (1, INT_SIZE)
 
 
-@known("IP_TTL", "IP_RECVTTL", sizes=_WIDTHS, option="IP_RECVTTL")
+@registered("IP_TTL", "IP_RECVTTL", sizes=_TTL_SIZES, option="IP_RECVTTL")
 class TTL(HopCount):
     """The time to live. Linux sends and receives an int, BSD and macOS receive a byte under IP_RECVTTL. See ip(7)."""
 
     __slots__ = ()
 
 
-@known("IP_TOS", "IP_RECVTOS", sizes=(1, INT_SIZE), option="IP_RECVTOS")
+@registered("IP_TOS", "IP_RECVTOS", sizes=(1, INT_SIZE), option="IP_RECVTOS")
 class TOS(TrafficClass):
     """The type of service: DSCP and ECN. Both directions.
 
@@ -166,10 +166,10 @@ class TOS(TrafficClass):
     """
 
     __slots__ = ()
-    _sent = INT if LINUX else struct.Struct("B")
+    _wire_format = INT if LINUX else struct.Struct("B")
 
 
-@known("IP_ORIGDSTADDR", sizes=(layout("sockaddr_in").size,), option="IP_RECVORIGDSTADDR")
+@registered("IP_ORIGDSTADDR", sizes=(layout("sockaddr_in").size,), option="IP_RECVORIGDSTADDR")
 class OrigDstAddr(OriginalDestination):
     """Received: the address and port that the datagram was sent to, which a transparent proxy need not be bound to.
 
@@ -206,7 +206,7 @@ class Size(ControlMessage):
         return size
 
 
-@known("IP_RECVFRAGSIZE", sizes=(INT_SIZE,), option="IP_RECVFRAGSIZE")
+@registered("IP_RECVFRAGSIZE", sizes=(INT_SIZE,), option="IP_RECVFRAGSIZE")
 class FragSize(Size):
     """Received: the size of the largest fragment that the datagram came in; absent if it came whole.
 
@@ -216,7 +216,7 @@ class FragSize(Size):
     __slots__ = ()
 
 
-@known("IP_PROTOCOL", sizes=(INT_SIZE,), since="Linux 6.4")
+@registered("IP_PROTOCOL", sizes=(INT_SIZE,), since="Linux 6.4")
 class Protocol(ControlMessage):
     """Sent: the protocol by which a raw socket with IP_HDRINCL finds its IPsec policy; other sockets take no notice.
 
@@ -237,7 +237,7 @@ class Protocol(ControlMessage):
         return protocol
 
 
-@known("IP_CHECKSUM", sizes=(UINT.size,), option="IP_CHECKSUM")
+@registered("IP_CHECKSUM", sizes=(UINT.size,), option="IP_CHECKSUM")
 class Checksum(ControlMessage):
     """Received: the sum of the payload's 16-bit words, where the kernel has it by then; absent otherwise.
 
@@ -278,14 +278,14 @@ class Options(ControlMessage):
         return self[2]
 
 
-@known("IP_RECVOPTS", room=MAX_OPTIONS, option="IP_RECVOPTS")
+@registered("IP_RECVOPTS", room=MAX_OPTIONS, option="IP_RECVOPTS")
 class ReceivedOptions(Options):
     """Received: the options of the datagram's IPv4 header; absent if it has none. See ip(7)."""
 
     __slots__ = ()
 
 
-@known("IP_RETOPTS", room=MAX_OPTIONS, option="IP_RETOPTS")
+@registered("IP_RETOPTS", room=MAX_OPTIONS, option="IP_RETOPTS")
 class ReturnOptions(Options):
     """Received: the options to answer with, a source route turned round; absent if there are none. Sent: the options of
     this datagram's header. Linux needs CAP_NET_RAW for some.

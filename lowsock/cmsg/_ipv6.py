@@ -7,11 +7,11 @@ import socket
 from typing import TYPE_CHECKING
 
 from lowsock._memory.buffers import as_bytes
-from lowsock.cmsg._base import ControlMessage, known
+from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import (
     INT,
     INT_SIZE,
-    TEXTS,
+    TEXT_CACHE,
     UINT32,
     address_bytes,
     address_text,
@@ -26,10 +26,10 @@ from lowsock.cmsg._questions import (
     DESTINATION,
     IFINDEX,
     LOCAL,
+    ArrivalFields,
     HopCount,
     LocalAddress,
     OriginalDestination,
-    Told,
     TrafficClass,
 )
 
@@ -49,7 +49,7 @@ _ipi6_addr = _PKTINFO.reader("ipi6_addr")
 _ipi6_ifindex = _PKTINFO.reader("ipi6_ifindex")
 
 
-@known("IPV6_PKTINFO", sizes=(_PKTINFO.size,), option="IPV6_RECVPKTINFO")
+@registered("IPV6_PKTINFO", sizes=(_PKTINFO.size,), option="IPV6_RECVPKTINFO")
 class PktInfo6(LocalAddress):
     """Received: the address that the datagram came to, and the interface. Sent: those to send it from.
 
@@ -69,7 +69,7 @@ class PktInfo6(LocalAddress):
     def local(self) -> str:
         """Our address; for a multicast datagram the group's, which no answer can come from."""
         (address,) = _ipi6_addr(self[2])
-        return TEXTS.get(address) or address_text(address)
+        return TEXT_CACHE.get(address) or address_text(address)
 
     @property
     def ifindex(self) -> int:
@@ -82,25 +82,25 @@ class PktInfo6(LocalAddress):
         """The same as ``local``."""
         return self.local
 
-    def _tell(self, told: Told) -> None:
+    def _fill(self, fields: ArrivalFields) -> None:
         (address,) = _ipi6_addr(self[2])
         if address[:12] == MAPPED:
-            if told[LOCAL] is not None:
+            if fields[LOCAL] is not None:
                 return  # IPv4's own message was there, and knows our address behind a broadcast
             address = address[12:]
-        (told[IFINDEX],) = _ipi6_ifindex(self[2])
-        told[DESTINATION] = text = TEXTS.get(address) or address_text(address)
-        told[LOCAL] = None if is_multicast(address) else text
+        (fields[IFINDEX],) = _ipi6_ifindex(self[2])
+        fields[DESTINATION] = text = TEXT_CACHE.get(address) or address_text(address)
+        fields[LOCAL] = None if is_multicast(address) else text
 
 
-@known("IPV6_HOPLIMIT", sizes=(INT_SIZE, 1), option="IPV6_RECVHOPLIMIT")
+@registered("IPV6_HOPLIMIT", sizes=(INT_SIZE, 1), option="IPV6_RECVHOPLIMIT")
 class HopLimit(HopCount):
     """The hop limit. Both directions, of IPv6 alone: IPv4 on the same socket has `TTL`. See ipv6(7), RFC 3542."""
 
     __slots__ = ()
 
 
-@known("IPV6_TCLASS", sizes=(INT_SIZE, 1), option="IPV6_RECVTCLASS")
+@registered("IPV6_TCLASS", sizes=(INT_SIZE, 1), option="IPV6_RECVTCLASS")
 class TClass(TrafficClass):
     """The traffic class: DSCP and ECN. Both directions, of IPv6 alone: IPv4 on the same socket has `TOS`.
 
@@ -110,7 +110,7 @@ class TClass(TrafficClass):
     __slots__ = ()
 
 
-@known("IPV6_ORIGDSTADDR", sizes=(_SIN6.size,), option="IPV6_RECVORIGDSTADDR")
+@registered("IPV6_ORIGDSTADDR", sizes=(_SIN6.size,), option="IPV6_RECVORIGDSTADDR")
 class OrigDstAddr6(OriginalDestination):
     """Received: the address and port that the datagram was sent to, which a transparent proxy need not be bound to.
 
@@ -130,14 +130,14 @@ class OrigDstAddr6(OriginalDestination):
         return inet6_tuple(self[2])
 
 
-@known("IPV6_RECVFRAGSIZE", sizes=(INT_SIZE,), option="IPV6_RECVFRAGSIZE")
+@registered("IPV6_RECVFRAGSIZE", sizes=(INT_SIZE,), option="IPV6_RECVFRAGSIZE")
 class FragSize6(Size):
     """Received: the size of the largest fragment that the datagram came in; absent if it came whole. See ipv6(7)."""
 
     __slots__ = ()
 
 
-@known("IPV6_PATHMTU", sizes=(_MTUINFO.size,), option="IPV6_RECVPATHMTU")
+@registered("IPV6_PATHMTU", sizes=(_MTUINFO.size,), option="IPV6_RECVPATHMTU")
 class PathMTU(ControlMessage):
     """Received: the largest packet that the path to a destination takes. It comes beside an empty datagram.
 
@@ -191,14 +191,14 @@ class ExtensionHeader(ControlMessage):
         return self[2]
 
 
-@known("IPV6_HOPOPTS", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVHOPOPTS")
+@registered("IPV6_HOPOPTS", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVHOPOPTS")
 class HopOptions(ExtensionHeader):
     """The hop-by-hop options. Both directions; Linux sends them with CAP_NET_RAW alone. See ipv6(7), RFC 3542."""
 
     __slots__ = ()
 
 
-@known("IPV6_DSTOPTS", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVDSTOPTS")
+@registered("IPV6_DSTOPTS", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVDSTOPTS")
 class DstOptions(ExtensionHeader):
     """The options for the destination. Both directions; Linux sends them with CAP_NET_RAW alone.
 
@@ -208,7 +208,7 @@ class DstOptions(ExtensionHeader):
     __slots__ = ()
 
 
-@known("IPV6_RTHDRDSTOPTS", least=_UNIT, step=_UNIT, room=_LONGEST)
+@registered("IPV6_RTHDRDSTOPTS", least=_UNIT, step=_UNIT, room=_LONGEST)
 class RthdrDstOptions(ExtensionHeader):
     """Sent: the options for each destination of a routing header, in front of it; they are received as `DstOptions`.
 
@@ -218,7 +218,7 @@ class RthdrDstOptions(ExtensionHeader):
     __slots__ = ()
 
 
-@known("IPV6_RTHDR", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVRTHDR")
+@registered("IPV6_RTHDR", least=_UNIT, step=_UNIT, room=_LONGEST, option="IPV6_RECVRTHDR")
 class RoutingHeader(ExtensionHeader):
     """The routing header. Both directions.
 
@@ -232,7 +232,7 @@ class RoutingHeader(ExtensionHeader):
 _LABEL_BITS = 20
 
 
-@known("IPV6_FLOWINFO", sizes=(4,), option="IPV6_FLOWINFO")
+@registered("IPV6_FLOWINFO", sizes=(4,), option="IPV6_FLOWINFO")
 class FlowInfo(ControlMessage):
     """The flow label, and received the traffic class as well; absent if both are 0. Linux. See ipv6(7), RFC 6437."""
 
@@ -255,7 +255,7 @@ class FlowInfo(ControlMessage):
         return int.from_bytes(self[2], "big") >> _LABEL_BITS & 255
 
 
-@known("IPV6_DONTFRAG", sizes=(INT_SIZE,))
+@registered("IPV6_DONTFRAG", sizes=(INT_SIZE,))
 class DontFrag(ControlMessage):
     """Sent: whether the datagram is refused with EMSGSIZE where it would have to be cut, instead of cut.
 

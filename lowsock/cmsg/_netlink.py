@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lowsock.cmsg._base import ControlMessage, known
+from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import UINT32, layout, number
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ _PKTINFO = layout("nl_pktinfo")
 _group = _PKTINFO.reader("group")
 
 
-@known("NETLINK_PKTINFO", sizes=(_PKTINFO.size,), option="NETLINK_PKTINFO")
+@registered("NETLINK_PKTINFO", sizes=(_PKTINFO.size,), option="NETLINK_PKTINFO")
 class NetlinkPktInfo(ControlMessage):
     """Received: the multicast group that the message was sent to. See netlink(7), NETLINK_PKTINFO."""
 

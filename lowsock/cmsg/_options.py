@@ -14,7 +14,7 @@ from lowsock._system.constants import CONSTANTS
 from lowsock._system.descriptor import target
 from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
-from lowsock.cmsg._base import UNASKED, ControlMessage, Row, pair, row_of
+from lowsock.cmsg._base import NO_OPTION, ControlMessage, Row, pair, row_of
 from lowsock.cmsg._fields import INT_SIZE
 from lowsock.cmsg._ip import LINUX
 from lowsock.cmsg._portable import all_answers, answers, is_question
@@ -29,8 +29,9 @@ MAX_FDS = 253  # Linux: SCM_MAX_FD
 _V6ONLY = socket.IPPROTO_IPV6, CONSTANTS["IPV6_V6ONLY"]
 _TYPE = socket.SOL_SOCKET, socket.SO_TYPE
 _EXCLUSIVE = {"SO_TIMESTAMP", "SO_TIMESTAMPNS"}  # setting either clears the other
-_TIMES = (*_EXCLUSIVE, "SO_TIMESTAMPING", "SO_TIMESTAMP_NEW", "SO_TIMESTAMPNS_NEW", "SO_TIMESTAMPING_NEW")  # and these
-_LACKING = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
+_NEW = ("SO_TIMESTAMP_NEW", "SO_TIMESTAMPNS_NEW", "SO_TIMESTAMPING_NEW")
+_TIME_OPTIONS = (*_EXCLUSIVE, "SO_TIMESTAMPING", *_NEW)  # setting one can clear any other
+_UNSUPPORTED = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def space(*classes: Kind, fds: int = 0) -> int:
@@ -40,7 +41,7 @@ def space(*classes: Kind, fds: int = 0) -> int:
     count twice: a 32-bit libc delivers both widths. Raises `TypeError` for what is no class of messages. See cmsg(3).
     """
     fds = checked_int("fds", fds, least=0, most=MAX_FDS)
-    rows = [row_of(answer) for cls in classes for answer in _counted(cls)]
+    rows = [row_of(answer) for cls in classes for answer in _with_answers(cls)]
     rooms = [row.room for row in rows if not fds or row.name != "SCM_RIGHTS"]
     return sum(map(CMSG_SPACE, rooms)) + (CMSG_SPACE(fds * INT_SIZE) if fds else 0)
 
@@ -58,25 +59,25 @@ def enable(sock: Socket, *classes: Kind, fds: int = 0, timestamping: int = RECEI
     """
     size, timestamping = space(*classes, fds=fds), checked_int("timestamping", timestamping, least=0)
     fd = target(sock)[0]
-    wanted = [answer for cls in classes for answer in _asked(fd, cls)]
+    wanted = [answer for cls in classes for answer in _classes_for(fd, cls)]
     if len(_EXCLUSIVE.intersection(row_of(cls).option for cls in wanted)) > 1:
         raise ValueError(f"classes: {' and '.join(sorted(_EXCLUSIVE))} exclude each other")
     before: dict[tuple[int, int], int] = {}
     try:
         for cls in wanted:
-            _set(fd, cls, timestamping, before)
+            _set_option(fd, cls, timestamping, before)
     except BaseException:
-        put_back(fd, before)
+        restore_options(fd, before)
         raise
     return size
 
 
-def _counted(cls: Any) -> tuple[Any, ...]:
-    """The classes that ``cls`` counts with; what is no class at all is left to `row_of` to refuse."""
+def _with_answers(cls: Any) -> tuple[Any, ...]:
+    """The classes that count for ``cls``; `row_of` refuses what is no class at all."""
     return all_answers(cls) if isinstance(cls, type) else (cls,)
 
 
-def _asked(fd: int, cls: Kind) -> list[Kind]:
+def _classes_for(fd: int, cls: Kind) -> list[Kind]:
     """The classes that answer ``cls`` on this socket."""
     if not is_question(cls):
         return [cls]
@@ -84,53 +85,54 @@ def _asked(fd: int, cls: Kind) -> list[Kind]:
     if family < 0:
         fail(family)
     asked = [*answers(cls, family)]
-    if LINUX and family == socket.AF_INET6 and _takes_both(fd):
+    if LINUX and family == socket.AF_INET6 and _is_dual_stack(fd):
         asked += answers(cls, socket.AF_INET)  # BSD tells of IPv4 by IPv6's messages, and has no options of IPv4 there
     return list(dict.fromkeys(asked))
 
 
-def _takes_both(fd: int) -> bool:
-    """Whether an IPv6 socket takes IPv4 as well, and its options: a raw one does not, whatever IPV6_V6ONLY says."""
+def _is_dual_stack(fd: int) -> bool:
+    """Whether an IPv6 socket takes IPv4 and its options as well: a raw one does not, whatever IPV6_V6ONLY says."""
     return lib.lowsock_option(fd, *_TYPE) != socket.SOCK_RAW and not lib.lowsock_option(fd, *_V6ONLY)
 
 
-def _set(fd: int, cls: Kind, timestamping: int, before: dict[tuple[int, int], int]) -> None:
-    """Sets the option of one class, and notes in ``before`` what it, and what it clears, was set to."""
+def _set_option(fd: int, cls: Kind, timestamping: int, before: dict[tuple[int, int], int]) -> None:
+    """Sets the option of one class, and notes in ``before`` the value of it and of the options that it clears."""
     row = row_of(cls)
-    row.wire()
+    row.sent_pair()
     if row.option is None:
         raise ValueError(f"classes: {cls.__name__} is only sent")
-    if row.option == UNASKED:
+    if row.option == NO_OPTION:
         return
-    found = pair(row.option)
-    if found is None:
+    option = pair(row.option)
+    if option is None:
         raise NotImplementedError(f"{cls.__name__}: this platform has no {row.option}")
-    for each in (row.option, *(_TIMES if row.option in _TIMES else ())):
-        place = pair(each)
-        if place is not None and place not in before:
-            before[place] = max(lib.lowsock_option(fd, *place), 0)
-    value = lib.lowsock_option(fd, *found)
+    for each in (row.option, *(_TIME_OPTIONS if row.option in _TIME_OPTIONS else ())):
+        affected = pair(each)
+        if affected is not None and affected not in before:
+            before[affected] = max(lib.lowsock_option(fd, *affected), 0)
+    value = lib.lowsock_option(fd, *option)
     value = max(value, 0) | _flags(cls, timestamping) if row.option == "SO_TIMESTAMPING" else 1
-    answer = lib.lowsock_set_option(fd, *found, value)
+    answer = lib.lowsock_set_option(fd, *option, value)
     if answer < 0:
-        _refused(answer, cls, row)
+        _raise_refused(answer, cls, row)
 
 
-def put_back(fd: int, before: dict[tuple[int, int], int]) -> None:
-    """Zeros first: they clear an exclusive option's twin, too. What did not change is left: writing it restarts OPT_ID."""
+def restore_options(fd: int, before: dict[tuple[int, int], int]) -> None:
+    """Sets options to what they were. Zeros first: they clear the option that excludes theirs, too. What did not change is
+    left alone: writing it restarts OPT_ID."""
     for (level, option), value in sorted(before.items(), key=lambda item: item[1] != 0):
         if lib.lowsock_option(fd, level, option) != value:
             lib.lowsock_set_option(fd, level, option, value)
 
 
 def _flags(cls: Kind, timestamping: int) -> int:
-    """What to add to the flags of SO_TIMESTAMPING: the caller's for the times, a class's own for what goes beside them."""
+    """What to add to the flags of SO_TIMESTAMPING: the caller's for the times, a class's own for what comes with them."""
     own: int | None = getattr(cls, "_flags", None)
     return timestamping if own is None else own
 
 
-def _refused(answer: int, cls: Kind, row: Row) -> NoReturn:
-    if -answer in _LACKING:
+def _raise_refused(answer: int, cls: Kind, row: Row) -> NoReturn:
+    if -answer in _UNSUPPORTED:
         since = f", which came with {row.since}" if row.since else ""
         reason = os.strerror(-answer)
         raise NotImplementedError(f"{cls.__name__}: this kernel has no {row.option} for this socket{since} ({reason})")

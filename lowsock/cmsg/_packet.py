@@ -7,7 +7,7 @@ from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from lowsock._system.constants import CONSTANTS
-from lowsock.cmsg._base import ControlMessage, known
+from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import UINT16, UINT32, layout, number
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class PacketStatus(IntFlag):
 _VLAN_VALID, _VLAN_TPID_VALID = int(PacketStatus.VLAN_VALID), int(PacketStatus.VLAN_TPID_VALID)
 
 
-@known("PACKET_AUXDATA", sizes=(_AUXDATA.size,), option="PACKET_AUXDATA")
+@registered("PACKET_AUXDATA", sizes=(_AUXDATA.size,), option="PACKET_AUXDATA")
 class Auxdata(ControlMessage):
     """Received: what the kernel knows of a packet beyond its bytes.
 

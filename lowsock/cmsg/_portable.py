@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""One spelling for what differs from family to family and from system to system: who answers which question, and what
-the messages of one datagram say together.
+"""One interface to what differs by family and by system: which class answers which question, and what all messages of one
+datagram say together.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Arrival(NamedTuple):
 
 
 _BLANK: list[Any] = [None] * len(Arrival._fields)
-_arrived = tuple.__new__
+_new = tuple.__new__
 
 
 def arrival(ancdata: Iterable[Any]) -> Arrival:
@@ -131,8 +131,8 @@ def arrival(ancdata: Iterable[Any]) -> Arrival:
     Ask for them by `enable` with the questions. ``local`` is an address to answer from: None for IPv6 multicast, where
     the kernel tells the group alone. Raises what `decode` raises. See ip(7), ipv6(7).
     """
-    told = _BLANK[:]
+    fields = _BLANK[:]
     for message in decode(ancdata):
         if isinstance(message, Question):
-            message._tell(told)
-    return _arrived(Arrival, told)
+            message._fill(fields)
+    return _new(Arrival, fields)

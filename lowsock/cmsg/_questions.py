@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What people ask of a datagram, whatever the family and the system. Each question is the base of the classes that
-answer it; `lowsock.cmsg._portable` says which those are.
+"""What programs ask about a datagram, whatever the family and the system. Each question is the base of the classes that
+answer it; `lowsock.cmsg._portable` lists them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lowsock.cmsg._fields import INT, INT_SIZE, Named, number
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Told = list[Any]  # what the messages of one datagram have told so far, in the order of the fields of Arrival
+ArrivalFields = list[Any]  # the fields of an `Arrival`, in its order, as far as the messages so far have filled them
 LOCAL, IFINDEX, HOPS, DSCP, CODEPOINT, NANOSECONDS, ORIGINAL, DESTINATION = range(8)
 
 
@@ -30,7 +30,7 @@ _ECNS = tuple(ECN)
 _int = INT.unpack
 
 
-def small_int(data: bytes) -> int:
+def int_or_byte(data: bytes) -> int:
     """An int that Linux gives in four bytes and others in one."""
     return _int(data)[0] if len(data) == INT_SIZE else data[0]
 
@@ -40,8 +40,8 @@ class Question(ControlMessage):
 
     __slots__ = ()
 
-    def _tell(self, told: Told) -> None:
-        """Puts what it tells where `lowsock.cmsg.arrival` takes it from."""
+    def _fill(self, fields: ArrivalFields) -> None:
+        """Fills in the fields of `lowsock.cmsg.Arrival` that this message tells of."""
 
 
 class LocalAddress(Question):
@@ -87,8 +87,8 @@ class HopCount(Question):
         data = self[2]
         return _int(data)[0] if len(data) == INT_SIZE else data[0]
 
-    def _tell(self, told: Told) -> None:
-        told[HOPS] = self.hops
+    def _fill(self, fields: ArrivalFields) -> None:
+        fields[HOPS] = self.hops
 
 
 class TrafficClass(Question):
@@ -99,25 +99,25 @@ class TrafficClass(Question):
 
     __slots__ = ()
     _fields = ("dscp", "ecn")
-    _sent = INT
+    _wire_format = INT
 
     def __new__(cls, *, dscp: int = 0, ecn: int = ECN.NOT_ECT) -> Self:
         """``dscp``: 0 to 63; ``ecn``: 0 to 3, or an `ECN`. Both are replaced: what is not given is 0."""
-        return cls.from_data(cls._sent.pack(number("dscp", dscp, 63) << 2 | number("ecn", ecn, 3)))
+        return cls.from_data(cls._wire_format.pack(number("dscp", dscp, 63) << 2 | number("ecn", ecn, 3)))
 
     @property
     def dscp(self) -> int:
         """Differentiated services: 0 to 63."""
-        return small_int(self[2]) >> 2 & 63
+        return int_or_byte(self[2]) >> 2 & 63
 
     @property
     def ecn(self) -> ECN:
         """Explicit congestion notification; `ECN.CE` says that a router on the way was congested."""
-        return _ECNS[small_int(self[2]) & 3]
+        return _ECNS[int_or_byte(self[2]) & 3]
 
-    def _tell(self, told: Told) -> None:
-        octet = small_int(self[2])
-        told[DSCP], told[CODEPOINT] = octet >> 2 & 63, _ECNS[octet & 3]
+    def _fill(self, fields: ArrivalFields) -> None:
+        octet = int_or_byte(self[2])
+        fields[DSCP], fields[CODEPOINT] = octet >> 2 & 63, _ECNS[octet & 3]
 
 
 class ReceiveTime(Question):
@@ -130,9 +130,9 @@ class ReceiveTime(Question):
         """Since the epoch, by the system's clock; None where the message does not tell."""
         return None
 
-    def _tell(self, told: Told) -> None:
-        if told[NANOSECONDS] is None:
-            told[NANOSECONDS] = self.nanoseconds
+    def _fill(self, fields: ArrivalFields) -> None:
+        if fields[NANOSECONDS] is None:
+            fields[NANOSECONDS] = self.nanoseconds
 
 
 class OriginalDestination(Question):
@@ -148,5 +148,5 @@ class OriginalDestination(Question):
         """``(host, port)``, or ``(host, port, flowinfo, scope_id)`` for IPv6."""
         return None
 
-    def _tell(self, told: Told) -> None:
-        told[ORIGINAL] = self.address
+    def _fill(self, fields: ArrivalFields) -> None:
+        fields[ORIGINAL] = self.address

@@ -8,7 +8,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowsock._system.arguments import INT_MAX, checked_int, iterated
-from lowsock.cmsg._base import UNASKED, ControlMessage, known
+from lowsock.cmsg._base import NO_OPTION, ControlMessage, registered
 from lowsock.cmsg._fields import INT, INT_SIZE, UINT, UINT32, layout, number
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ _int = INT.unpack
 _uint = UINT.unpack
 
 
-# ---- beside local messages ----
+# ---- with local messages ----
 
 
-@known("SCM_RIGHTS", step=INT_SIZE, option=UNASKED, room=MAX_FDS * INT_SIZE)
+@registered("SCM_RIGHTS", step=INT_SIZE, option=NO_OPTION, room=MAX_FDS * INT_SIZE)
 class Rights(ControlMessage):
     """Descriptors: sent, those to copy; received, the copies. They arrive without an option, wherever there is room.
 
@@ -63,7 +63,7 @@ def _descriptor(name: str, item: Any) -> int:
     return checked_int(name, item, least=0)
 
 
-@known("SCM_CREDENTIALS", sizes=(_UCRED.size,), option="SO_PASSCRED")
+@registered("SCM_CREDENTIALS", sizes=(_UCRED.size,), option="SO_PASSCRED")
 class Credentials(ControlMessage):
     """Who sent it, as the kernel vouches. Arrives with SO_PASSCRED, with each message, also of senders that sent none.
 
@@ -104,7 +104,7 @@ class Credentials(ControlMessage):
         return gid
 
 
-@known("SCM_PIDFD", sizes=(INT_SIZE,), option="SO_PASSPIDFD", since="Linux 6.5")
+@registered("SCM_PIDFD", sizes=(INT_SIZE,), option="SO_PASSPIDFD", since="Linux 6.5")
 class PidFd(ControlMessage):
     """Received with SO_PASSPIDFD (Linux 6.5): a descriptor of the process that sent the message, close-on-exec.
 
@@ -126,7 +126,7 @@ class PidFd(ControlMessage):
         return _int(self[2])[0]
 
 
-@known("SCM_SECURITY", option="SO_PASSSEC", room=_LABEL_ROOM)
+@registered("SCM_SECURITY", option="SO_PASSSEC", room=_LABEL_ROOM)
 class Security(ControlMessage):
     """Received with SO_PASSSEC: the sender's label, where a security module gives labels (SELinux, Smack, AppArmor).
 
@@ -152,10 +152,10 @@ class Security(ControlMessage):
         return os.fsdecode(self[2].rstrip(b"\0"))
 
 
-# ---- beside datagrams ----
+# ---- with datagrams ----
 
 
-@known("SO_RXQ_OVFL", sizes=(INT_SIZE,), option="SO_RXQ_OVFL")
+@registered("SO_RXQ_OVFL", sizes=(INT_SIZE,), option="SO_RXQ_OVFL")
 class Drops(ControlMessage):
     """Received with SO_RXQ_OVFL: how many datagrams had been lost at this socket when this one came into its queue.
 
@@ -174,7 +174,7 @@ class Drops(ControlMessage):
         return _uint(self[2])[0]
 
 
-@known("SO_MARK", sizes=(INT_SIZE,), option="SO_RCVMARK", since="Linux 5.19")
+@registered("SO_MARK", sizes=(INT_SIZE,), option="SO_RCVMARK", since="Linux 5.19")
 class Mark(ControlMessage):
     """The firewall's mark of a datagram. Received with SO_RCVMARK (Linux 5.19), sent in place of the socket's own SO_MARK.
 
@@ -192,7 +192,7 @@ class Mark(ControlMessage):
         return _uint(self[2])[0]
 
 
-@known("SO_PRIORITY", sizes=(INT_SIZE,), option="SO_RCVPRIORITY", since="Linux 6.14")
+@registered("SO_PRIORITY", sizes=(INT_SIZE,), option="SO_RCVPRIORITY", since="Linux 6.14")
 class Priority(ControlMessage):
     """The priority of a datagram. Received with SO_RCVPRIORITY, sent in place of the socket's own SO_PRIORITY (Linux 6.14).
 
@@ -210,7 +210,7 @@ class Priority(ControlMessage):
         return _uint(self[2])[0]
 
 
-@known("SCM_WIFI_STATUS", sizes=(INT_SIZE,), option="SO_WIFI_STATUS")
+@registered("SCM_WIFI_STATUS", sizes=(INT_SIZE,), option="SO_WIFI_STATUS")
 class WifiStatus(ControlMessage):
     """Received with SO_WIFI_STATUS, on the error queue: whether the other station acknowledged the frame. See socket(7)."""
 
@@ -251,7 +251,7 @@ class _Ids(NamedTuple):
 
 
 class _Sender(ControlMessage):
-    """The ids of whoever sent the message."""
+    """The ids of the process that sent the message."""
 
     __slots__ = ()
     _fields = _Ids._fields
@@ -267,7 +267,7 @@ class _Sender(ControlMessage):
     groups: tuple[int, ...] = property(lambda self: self._ids().groups)  # type: ignore[assignment]
 
 
-@known(_SCM_CREDS, least=_GROUPS, step=_GID_SIZE, option="LOCAL_CREDS", room=_room(_GROUPS))
+@registered(_SCM_CREDS, least=_GROUPS, step=_GID_SIZE, option="LOCAL_CREDS", room=_room(_GROUPS))
 class Creds(_Sender):
     """FreeBSD: who sent it, as the kernel vouches. `Creds()` is sent; the kernel fills it, a struct cmsgcred.
 
@@ -288,7 +288,7 @@ class Creds(_Sender):
         groups: Iterable[int] = (),
     ) -> Self:
         """With ``egid`` a struct sockcred, which has no ``pid``; else a struct cmsgcred, with at most 16 groups."""
-        ids = _checked(_Ids(pid, uid, euid, gid, egid, tuple(groups)))
+        ids = _checked_ids(_Ids(pid, uid, euid, gid, egid, tuple(groups)))
         count, gids = len(ids.groups), array("I", ids.groups).tobytes()
         if egid is not None:
             return cls.from_data(_SOCKCRED.pack(ids.uid, ids.euid, ids.gid, ids.egid, count, b"")[:_GROUPS] + gids)
@@ -300,12 +300,12 @@ class Creds(_Sender):
         data = self[2]
         if len(data) == _CMSGCRED.size:
             pid, uid, euid, gid, count, gids = _CMSGCRED.unpack(data)
-            return _Ids(pid, uid, euid, gid, None, _some(gids, count))
+            return _Ids(pid, uid, euid, gid, None, _unpack_groups(gids, count))
         uid, euid, gid, egid, count, _ = _SOCKCRED.unpack(data)
-        return _Ids(None, uid, euid, gid, egid, _some(data[_GROUPS:], count))
+        return _Ids(None, uid, euid, gid, egid, _unpack_groups(data[_GROUPS:], count))
 
 
-@known(
+@registered(
     "SCM_CREDS2", least=_GROUPS2, step=_GID_SIZE, option="LOCAL_CREDS_PERSISTENT", room=_GROUPS2 + _MAX_GROUPS * _GID_SIZE
 )
 class Creds2(_Sender):
@@ -316,16 +316,16 @@ class Creds2(_Sender):
     def __new__(
         cls, *, pid: int = 0, uid: int = 0, euid: int = 0, gid: int = 0, egid: int = 0, groups: Iterable[int] = ()
     ) -> Self:
-        ids = _checked(_Ids(pid, uid, euid, gid, egid, tuple(groups)))
+        ids = _checked_ids(_Ids(pid, uid, euid, gid, egid, tuple(groups)))
         packed = _SOCKCRED2.pack(*ids[:5], len(ids.groups), b"")
         return cls.from_data(packed[:_GROUPS2] + array("I", ids.groups).tobytes())
 
     def _ids(self) -> _Ids:
         pid, uid, euid, gid, egid, count, _ = _SOCKCRED2.unpack(self[2])
-        return _Ids(pid, uid, euid, gid, egid, _some(self[2][_GROUPS2:], count))
+        return _Ids(pid, uid, euid, gid, egid, _unpack_groups(self[2][_GROUPS2:], count))
 
 
-def _checked(ids: _Ids) -> _Ids:
+def _checked_ids(ids: _Ids) -> _Ids:
     for name, value in zip(ids._fields[:5], ids):
         if value is not None:
             number(name, value, INT_MAX if name == "pid" else UINT32)
@@ -334,6 +334,6 @@ def _checked(ids: _Ids) -> _Ids:
     return ids
 
 
-def _some(gids: bytes, count: int) -> tuple[int, ...]:
-    """As many groups as there are said to be, and are."""
+def _unpack_groups(gids: bytes, count: int) -> tuple[int, ...]:
+    """The first ``count`` groups, or as many as there are."""
     return tuple(array("I", gids[: max(count, 0) * _GID_SIZE]))

@@ -6,14 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lowsock._system.arguments import INT_MAX
-from lowsock.cmsg._base import ControlMessage, known
+from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import INT, INT_SIZE, number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-@known("TCP_CM_INQ", sizes=(INT_SIZE,), option="TCP_INQ", since="Linux 4.18")
+@registered("TCP_CM_INQ", sizes=(INT_SIZE,), option="TCP_INQ", since="Linux 4.18")
 class Inq(ControlMessage):
     """Received: how many bytes are still queued behind those just received.
 

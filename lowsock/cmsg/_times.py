@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from lowsock._memory.ancillary import CMSG_SPACE
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
-from lowsock.cmsg._base import ControlMessage, known
+from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import INT_SIZE, SECOND, UINT, UINT32, UINT64, layout, number
 from lowsock.cmsg._questions import ReceiveTime
 
@@ -69,7 +69,7 @@ def _twice(size: int) -> int:
     return 2 * CMSG_SPACE(size)
 
 
-@known(
+@registered(
     "SCM_TIMESTAMPNS",
     "SO_TIMESTAMPNS_OLD",
     "SO_TIMESTAMPNS_NEW",
@@ -98,7 +98,7 @@ class TimestampNs(ReceiveTime):
         return seconds * SECOND + nanoseconds
 
 
-@known(
+@registered(
     "SCM_TIMESTAMP",
     "SO_TIMESTAMP_OLD",
     "SO_TIMESTAMP_NEW",
@@ -126,7 +126,7 @@ class Timestamp(ReceiveTime):
         return seconds * SECOND + microseconds * _MICROSECOND
 
 
-@known(
+@registered(
     "SCM_TIMESTAMPING",
     "SO_TIMESTAMPING_OLD",
     "SO_TIMESTAMPING_NEW",
@@ -209,7 +209,7 @@ RECEIVE_BY_SOFTWARE = TimestampingFlags.RX_SOFTWARE | TimestampingFlags.SOFTWARE
 """The flags that make the kernel's own receive times arrive."""
 
 
-@known(
+@registered(
     "SCM_TIMESTAMPING_PKTINFO",
     sizes=(_TS_PKTINFO.size,),
     option="SO_TIMESTAMPING",
@@ -246,7 +246,7 @@ class TimestampingPktInfo(ControlMessage):
 # ---- sent ----
 
 
-@known("SO_TIMESTAMPING_OLD", "SO_TIMESTAMPING", "SO_TIMESTAMPING_NEW", sizes=(INT_SIZE,))
+@registered("SO_TIMESTAMPING_OLD", "SO_TIMESTAMPING", "SO_TIMESTAMPING_NEW", sizes=(INT_SIZE,))
 class RequestTimestamps(ControlMessage):
     """Sent: which transmit times are to be taken of this one message, in place of those that the socket's option says.
 
@@ -266,7 +266,7 @@ class RequestTimestamps(ControlMessage):
         return TimestampingFlags(_uint(self[2])[0])
 
 
-@known("SCM_TS_OPT_ID", sizes=(INT_SIZE,), since="Linux 6.13")
+@registered("SCM_TS_OPT_ID", sizes=(INT_SIZE,), since="Linux 6.13")
 class TimestampKey(ControlMessage):
     """Sent: the key that the transmit times of this message come with, in place of the socket's counter (Linux 6.13).
 
@@ -284,7 +284,7 @@ class TimestampKey(ControlMessage):
         return _uint(self[2])[0]
 
 
-@known("SCM_TXTIME", sizes=(_U64.size,), since="Linux 4.19")
+@registered("SCM_TXTIME", sizes=(_U64.size,), since="Linux 4.19")
 class TxTime(ControlMessage):
     """Sent: when the message is to leave, by the clock that SO_TXTIME named (Linux 4.19).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lowsock.cmsg._base import UNASKED, ControlMessage, known
+from lowsock.cmsg._base import NO_OPTION, ControlMessage, registered
 from lowsock.cmsg._fields import UINT8, Named, named, number
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Record(ControlMessage):
         return named(RecordType, self[2][0])
 
 
-@known("TLS_SET_RECORD_TYPE", sizes=(1,), since="Linux 4.13")
+@registered("TLS_SET_RECORD_TYPE", sizes=(1,), since="Linux 4.13")
 class SetRecordType(_Record):
     """Sent: the data goes out as a record of its own, of this type; without it, as application data.
 
@@ -46,7 +46,7 @@ class SetRecordType(_Record):
     __slots__ = ()
 
 
-@known("TLS_GET_RECORD_TYPE", sizes=(1,), option=UNASKED, since="Linux 4.17")
+@registered("TLS_GET_RECORD_TYPE", sizes=(1,), option=NO_OPTION, since="Linux 4.17")
 class GetRecordType(_Record):
     """Received, with TLS_RX: the type of the record that the data is from; one receive never mixes types.
 

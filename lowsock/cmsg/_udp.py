@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from lowsock._system.arguments import INT_MAX, checked_int
-from lowsock.cmsg._base import ControlMessage, known
+from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import INT, INT_SIZE, UINT16, number
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _int = INT.unpack
 _ushort = _USHORT.unpack
 
 
-@known("UDP_SEGMENT", sizes=(_USHORT.size,), since="Linux 4.18")
+@registered("UDP_SEGMENT", sizes=(_USHORT.size,), since="Linux 4.18")
 class Segment(ControlMessage):
     """Sent: the data is cut into datagrams of ``size`` bytes, the last one of what is left.
 
@@ -40,7 +40,7 @@ class Segment(ControlMessage):
         return _ushort(self[2])[0]
 
 
-@known("UDP_GRO", sizes=(INT_SIZE, _USHORT.size), option="UDP_GRO", since="Linux 5.0")
+@registered("UDP_GRO", sizes=(INT_SIZE, _USHORT.size), option="UDP_GRO", since="Linux 5.0")
 class Gro(ControlMessage):
     """Received: the data is several datagrams of ``size`` bytes in a row, the last one of what is left.
 

@@ -7,6 +7,14 @@ completions, missed transmit times.
 ip(7), ipv6(7), socket(7).
 """
 
+# In: a socket, a limit or a timeout; to send, `bytes` or memory of the sender. Out: event tuples; numbers of sends, and
+# memory released once the kernel is done with it. Called by users, `lowsock.aio`, `lowsock.udp` and the command.
+#
+#   _events.py     the events, `read` and `wait`: one receive with MSG_ERRQUEUE becomes one event
+#   _zerocopy.py   `ZeroCopySender`: sending, completions, closing
+#   _inflight.py   the sends in flight and their count, which must be the kernel's; one send
+#   _exclusive.py  the lock of a sender
+
 from typing import TYPE_CHECKING
 
 from lowsock._system.exports import public

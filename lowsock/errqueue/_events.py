@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Messages = list[ControlMessage]
 
-LIMIT = 1024  # events in one `read`, unless it is told
+LIMIT = 1024  # events in one `read` by default
 _COPIED = CONSTANTS.get("SO_EE_CODE_ZEROCOPY_COPIED", 1)
 _WIFI = _ancillary.SOL_SOCKET, CONSTANTS.get("SCM_WIFI_STATUS", -1)
 _COOKIE = CONSTANTS.get("SO_COOKIE", -1)
@@ -62,8 +62,8 @@ class IcmpError(NamedTuple):
     icmp_type: int
     icmp_code: int
     mtu: int | None  # of the hop that was too small, for EMSGSIZE; else None
-    offender: Address  # who reported it; its port tells nothing; None: not told
-    destination: Address  # of the datagram; None: not told
+    offender: Address  # the host that reported it; its port means nothing; None: unknown
+    destination: Address  # of the datagram; None: unknown
     data: bytes  # what came back of the datagram's own bytes
     ancdata: Messages
     msg_flags: int
@@ -74,7 +74,7 @@ class LocalError(NamedTuple):
 
     errno: int  # as the `errno` module numbers it
     mtu: int | None  # of the path, for EMSGSIZE; else None
-    destination: Address  # of the datagram; Linux tells no IPv4 port; None: not told
+    destination: Address  # of the datagram, on Linux without an IPv4 port; None: unknown
     data: bytes  # Linux: none
     ancdata: Messages
     msg_flags: int
@@ -90,8 +90,8 @@ class TransmitTimestamp(NamedTuple):
     stage: Stage | int
     software: int | None
     hardware: int | None
-    ifindex: int | None  # of the interface, where SOF_TIMESTAMPING_OPT_CMSG with IP_PKTINFO, or OPT_PKTINFO, told it
-    length: int | None  # of the packet, where SOF_TIMESTAMPING_OPT_PKTINFO told it
+    ifindex: int | None  # of the interface, where SOF_TIMESTAMPING_OPT_CMSG with IP_PKTINFO, or OPT_PKTINFO, asked for it
+    length: int | None  # of the packet, where SOF_TIMESTAMPING_OPT_PKTINFO asked for it
     data: bytes  # the packet from its link header on; none with SOF_TIMESTAMPING_OPT_TSONLY
     ancdata: Messages
     msg_flags: int
@@ -101,7 +101,7 @@ class ZeroCopyCompletion(NamedTuple):
     """The kernel is done with the memory of the sends ``first`` to ``last``. See send(2).
 
     Both are inclusive, count the zero-copy sends of the socket and wrap at 2**32. Linux merges completions into ranges;
-    ``copied`` is then that of the first, and the others' is not told.
+    ``copied`` is then that of the first; that of the others is unknown.
     """
 
     first: int
@@ -134,14 +134,14 @@ class TxTimeMissed(NamedTuple):
 
     reason: TxTimeProblem | int
     nanoseconds: int  # the time, by the clock that SO_TXTIME set
-    destination: Address  # None: not told
+    destination: Address  # None: unknown
     data: bytes  # the datagram, headers first
     ancdata: Messages
     msg_flags: int
 
 
 class UnknownEvent(NamedTuple):
-    """What no other class is for, as recvmsg(2) gave it; ``error`` is among ``ancdata``, None where nothing was."""
+    """An entry that fits no other class, as recvmsg(2) returned it. ``error`` is the one in ``ancdata``, or None."""
 
     error: ExtendedError | None
     address: Address
@@ -157,52 +157,52 @@ Event = Union[IcmpError, LocalError, TransmitTimestamp, ZeroCopyCompletion, TxTi
 
 
 class Reader(Protocol):
-    """Whoever is the one consumer of a socket's error queue."""
+    """The one consumer of a socket's error queue."""
 
     def read(self, limit: int = LIMIT) -> list[Event]: ...
 
 
-ATTACHED: WeakValueDictionary[int, Reader] = WeakValueDictionary()  # by the socket's cookie, which never comes again
+READERS: WeakValueDictionary[int, Reader] = WeakValueDictionary()  # by the socket's cookie, which is never reused
 
 
 def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
     """Empties the error queue of ``sock``; returns the events, the oldest first. It never waits.
 
-    At most ``limit`` events are read, so that it ends while new ones come: so many may mean that there are more. Where a
-    `ZeroCopySender` stands on the socket, this reads through it. A socket without an error queue has no events.
+    At most ``limit`` events are read, so that it ends while new ones come: so many may mean that there are more. If the
+    socket has a `ZeroCopySender`, this reads through it. A socket without an error queue has no events.
 
     A socket with an error pending fails its next send or receive with it. Reading the queue clears that for each event
     that it takes; if events are left, the next error is pending. A failed call clears the error, but leaves the event.
 
-    Raises `OSError` as the kernel says it (EBADF), `NotImplementedError` where the platform has no error queues. What
-    had been read is lost if a signal handler raises meanwhile. See recvmsg(2), MSG_ERRQUEUE.
+    Raises `OSError` with the kernel's errno (EBADF), `NotImplementedError` where the platform has no error queues. If a
+    signal handler raises meanwhile, the events read so far are lost. See recvmsg(2), MSG_ERRQUEUE.
     """
     limit = checked_int("limit", limit, least=1)
     if not MSG_ERRQUEUE:
         raise NotImplementedError("this platform has no error queues (MSG_ERRQUEUE)")
     fd = target(sock)[0]
-    reader = ATTACHED.get(cookie(fd)) if ATTACHED else None
+    reader = READERS.get(cookie(fd)) if READERS else None
     return _read(fd, limit) if reader is None else reader.read(limit)
 
 
 def wait(sock: Socket, timeout: float | None = None, limit: int = LIMIT) -> list[Event]:
     """Waits until the error queue of ``sock`` has events, at most ``timeout`` seconds; returns what `read` then returns.
 
-    The list is empty when the time is up. The timeout of the socket itself does not count here. Data that arrives
-    meanwhile wakes nobody, and an error that is pending without an event does not make it spin. Raises what `read` raises,
+    The list is empty when the time is up. The timeout of the socket itself does not count here. Arriving data does not
+    wake it, and an error that is pending without an event does not make it spin. Raises what `read` raises,
     and `ValueError` for a negative ``timeout``.
     """
-    patience = SharedWaiter(timeout)
+    waiter = SharedWaiter(timeout)
     while True:
         events = read(sock, limit)
-        if events or not patience.wait(target(sock)[0], 0, progress=False):
+        if events or not waiter.wait(target(sock)[0], 0, progress=False):
             return events
 
 
 def cookie(fd: int) -> int:
-    """What the kernel calls a socket by; no other socket ever has the same."""
-    name = find_cookie(fd)
-    return name if name >= 0 else fail(name)
+    """The kernel's number of a socket (SO_COOKIE); no other socket ever has the same."""
+    number = find_cookie(fd)
+    return number if number >= 0 else fail(number)
 
 
 def find_cookie(fd: int) -> int:
@@ -230,36 +230,36 @@ def _read(fd: int, limit: int) -> list[Event]:
 
 
 class Slot:
-    """Where one event at a time is received. What a signal handler's exception kept from being used is still here."""
+    """Receives one event at a time, and keeps it until `clear`: an exception of a signal handler loses none."""
 
-    __slots__ = ("_answers", "_reply", "event")
+    __slots__ = ("_reply", "_unprocessed", "event")
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self._answers: list[int] = []
+        self._unprocessed: list[int] = []  # the answer of a receive whose event was not decoded yet; at most one
         self.event: Event | None = None
 
     def fill(self, fd: int) -> Event | None:
-        """The next event, or None: there is none. Until `clear`, it is the same each time."""
+        """Returns the next event, or None if there is none; the same one until `clear`."""
         while self.event is None:
-            answer = self._answers[0] if self._answers else self._receive(fd)
+            answer = self._unprocessed[0] if self._unprocessed else self._receive(fd)
             if answer <= MORE:
                 self.event = self._event(answer)
-            self._answers.clear()
+            self._unprocessed.clear()
             if answer != -errno.EINTR and self.event is None:
                 if answer < 0 and answer > MORE and answer not in RETRYABLE:
                     fail(answer)
                 return None
-        self._answers.clear()
+        self._unprocessed.clear()
         return self.event
 
     def clear(self) -> None:
         self.event = None
 
     def _receive(self, fd: int) -> int:
-        """A list that is extended by a map has the answer before any Python code, such as a handler, can run again."""
-        self._answers += map(lib.lowsock_recvmsg, (self._reply.struct,), (fd,), (DATA,), (CONTROL,), (_FLAGS,))
-        return self._answers[0]
+        """Makes the call. Extending a list by a map stores the answer before any Python code, such as a handler, can run."""
+        self._unprocessed += map(lib.lowsock_recvmsg, (self._reply.struct,), (fd,), (DATA,), (CONTROL,), (_FLAGS,))
+        return self._unprocessed[0]
 
     def _event(self, answer: int) -> Event | None:
         reply = self._reply
@@ -278,10 +278,10 @@ def to_event(received: Received) -> Event:
     data, ancdata, msg_flags, address = received
     messages = decode(ancdata)
     error = next((message for message in messages if isinstance(message, ExtendedError)), None)
-    make = _KINDS.get(error.origin) if error is not None else None
-    if error is None or make is None:
+    decoder = _DECODERS.get(error.origin) if error is not None else None
+    if error is None or decoder is None:
         return UnknownEvent(error, address, data, messages, msg_flags)
-    return make(error, address, data, messages, msg_flags)
+    return decoder(error, address, data, messages, msg_flags)
 
 
 def _mtu(error: ExtendedError) -> int | None:
@@ -289,8 +289,8 @@ def _mtu(error: ExtendedError) -> int | None:
 
 
 def _icmp(error: ExtendedError, address: Address, data: bytes, messages: Messages, msg_flags: int) -> IcmpError:
-    said = error.errno, error.origin, error.icmp_type, error.icmp_code, _mtu(error), error.offender
-    return IcmpError(*said, address, data, messages, msg_flags)
+    fields = error.errno, error.origin, error.icmp_type, error.icmp_code, _mtu(error), error.offender
+    return IcmpError(*fields, address, data, messages, msg_flags)
 
 
 def _local(error: ExtendedError, address: Address, data: bytes, messages: Messages, msg_flags: int) -> LocalError:
@@ -329,7 +329,7 @@ def _missed(error: ExtendedError, address: Address, data: bytes, messages: Messa
     return TxTimeMissed(named(TxTimeProblem, error.icmp_code), nanoseconds, address, data, messages, msg_flags)
 
 
-_KINDS: dict[int, Callable[[ExtendedError, Address, bytes, Messages, int], Event]] = {
+_DECODERS: dict[int, Callable[[ExtendedError, Address, bytes, Messages, int], Event]] = {
     Origin.LOCAL: _local,
     Origin.ICMP: _icmp,
     Origin.ICMP6: _icmp,

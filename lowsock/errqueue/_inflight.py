@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Memory that the kernel reads after a send: the count of zero-copy sends, and one send. See send(2), MSG_ZEROCOPY.
+"""Memory that the kernel reads after a send: the zero-copy sends in flight, and one send. See send(2), MSG_ZEROCOPY.
 
-The kernel counts a socket's zero-copy sends from 0 and tells the numbers when it is done with their memory. `Ledger` keeps
-the same count: a piece of memory is released by its number alone, so the count must never be off.
+The kernel numbers a socket's zero-copy sends from 0, and a completion names the numbers whose memory it is done with.
+`InFlight` keeps the same count. The number alone says which memory is released, so the count must never be wrong.
 """
 
 from __future__ import annotations
@@ -51,125 +51,127 @@ class Sent(int):
         return Sent, (int(self), self.key)
 
 
-class Piece:
-    """Memory that the kernel may read: ``memory`` points to it, ``owner`` is what keeps it."""
+class Region:
+    """Memory that the kernel may read: ``memory`` points to it, ``owner`` keeps it alive."""
 
     __slots__ = ("memory", "owner", "size")
 
     def __init__(self, owner: Any, memory: CData, size: int) -> None:
         self.owner, self.memory, self.size = owner, memory, size
 
-    def overlaps(self, other: Piece) -> bool:
+    def overlaps(self, other: Region) -> bool:
         return self.memory < other.memory + other.size and other.memory < self.memory + self.size
 
 
-def forgetting(lent: dict[int, Any], number: int) -> Any:
-    """What takes lent memory off the list when no view of it is left; the number may be another's by then."""
+def removal_callback(lent: dict[int, Any], number: int) -> Any:
+    """A weak reference's callback: removes lent memory from ``lent`` when no view of it is left. By then ``number``, an
+    `id`, may belong to another object."""
 
-    def forget(ref: Any) -> None:
+    def remove(ref: Any) -> None:
         if lent.get(number) is ref:
             del lent[number]
 
-    return forget
+    return remove
 
 
 # ---- the count ----
 
 
-class Ledger:
-    """Which pieces are in flight, by the numbers that the kernel gave their sends. Numbers wrap at 2**32."""
+class InFlight:
+    """The memory in flight, by the numbers of its sends as the kernel counts them. Numbers wrap at 2**32."""
 
     def __init__(self, key: int) -> None:
-        self.next = key
-        self.open: Attempt | None = None  # what it came to has not been entered yet
-        self.pieces: dict[int, Piece] = {}
+        self.next_key = key
+        self.unrecorded: Attempt | None = None  # its outcome is not recorded yet
+        self.regions: dict[int, Region] = {}
         self.copied = 0
-        self.doubt = 0  # sends that failed and may have been counted all the same: while there are any, none is made
-        self.astray = False  # numbers came that are not ours: nothing can be released any more
+        self.uncertain = 0  # sends that failed, but that the kernel may have counted: while there are any, no send is made
+        self.saw_foreign = False  # a completion named numbers that are not ours: nothing can be released any more
 
-    def put(self, key: int, piece: Piece) -> None:
-        """Enters a piece under its number. To do so twice does no harm."""
-        self.pieces[key] = piece
-        self.next = (key + 1) & UINT32
+    def add(self, key: int, region: Region) -> None:
+        """Records the memory of a send. Doing it twice does no harm."""
+        self.regions[key] = region
+        self.next_key = (key + 1) & UINT32
 
-    def enter(self, attempt: Attempt) -> None:
-        """Enters what the kernel took by an attempt."""
+    def record(self, attempt: Attempt) -> None:
+        """Records an attempt that the kernel took."""
         if attempt.key is not None:
-            self.put(attempt.key, attempt.piece)
+            self.add(attempt.key, attempt.region)
 
-    def end(self) -> list[Piece]:
-        """What is in flight when nobody will read completions any more."""
-        if self.open is not None and self.open.outcome:
-            self.doubt += self.open.answer < 0
-            if self.open.answer >= 0:
-                self.enter(self.open)
-        return list(self.pieces.values())
+    def end(self) -> list[Region]:
+        """What stays in flight, when nobody will read completions any more. It may be called twice."""
+        if self.unrecorded is not None and self.unrecorded.outcome:
+            self.uncertain += self.unrecorded.answer < 0
+            if self.unrecorded.answer >= 0:
+                self.record(self.unrecorded)
+        return list(self.regions.values())
 
-    def is_off(self) -> bool:
-        """Whether it may be behind the kernel's count."""
-        return self.astray or self.doubt > 0
+    def is_uncertain(self) -> bool:
+        """Whether the kernel's count may be ahead of ours."""
+        return self.saw_foreign or self.uncertain > 0
 
-    def was_given(self, key: int) -> bool:
-        return (key - self.next) & UINT32 >= _HALF
+    def was_assigned(self, key: int) -> bool:
+        """Whether a send had this number; half of all numbers are behind us (RFC 1982)."""
+        return (key - self.next_key) & UINT32 >= _HALF
 
-    def settle(self, told: ZeroCopyCompletion) -> None:
-        """Releases what the kernel is done with."""
-        ahead = (told.last - self.next) & UINT32
-        if ahead < self.doubt:
-            self.doubt -= ahead + 1
-            self.next = (told.last + 1) & UINT32
-        if self.astray or not self.was_given(told.last):
-            self.astray = True
+    def complete(self, completion: ZeroCopyCompletion) -> None:
+        """Releases the memory that the kernel is done with."""
+        ahead = (completion.last - self.next_key) & UINT32
+        if ahead < self.uncertain:
+            self.uncertain -= ahead + 1
+            self.next_key = (completion.last + 1) & UINT32
+        if self.saw_foreign or not self.was_assigned(completion.last):
+            self.saw_foreign = True
             return
-        for key in self._held(told):
-            if self.pieces.pop(key, None) is not None:
-                self.copied += told.copied
+        for key in self._covered(completion):
+            if self.regions.pop(key, None) is not None:
+                self.copied += completion.copied
 
-    def _held(self, told: ZeroCopyCompletion) -> list[int]:
-        if told.sends <= len(self.pieces):
-            return [key for key in told.keys() if key in self.pieces]  # noqa: SIM118  # not a mapping's
-        return [key for key in self.pieces if told.covers(key)]
+    def _covered(self, completion: ZeroCopyCompletion) -> list[int]:
+        if completion.sends <= len(self.regions):
+            return [key for key in completion.keys() if key in self.regions]  # noqa: SIM118  # not a mapping's
+        return [key for key in self.regions if completion.covers(key)]
 
 
 # ---- one send ----
 
-# What devices and their queues refuse. UDP has counted the send by then. One packet is freed with its refusal; of a
-# datagram in several, which the kernel copies, the first may have left or wait.
-_FROM_BELOW = {errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN, errno.EPERM}
+# Refusals of devices and their queues. UDP has counted the send by then. A datagram of one packet is freed when it is
+# refused; of one in several packets, which the kernel copies, the first may have left or may still wait.
+_DEVICE_ERRORS = {errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN, errno.EPERM}
 _SOL_UDP = CONSTANTS.get("SOL_UDP", 17)
-_TOO_MANY = bytes(4096)  # as datagrams of one byte each
+_PROBE_DATA = bytes(4096)  # sent as datagrams of one byte each, which are too many
 
 
 class Message:
-    """What `ZeroCopySender.send` was given, checked."""
+    """The checked arguments of `ZeroCopySender.send`."""
 
-    __slots__ = ("control", "flags", "name", "piece")
+    __slots__ = ("control", "flags", "name", "region")
 
-    def __init__(self, piece: Piece, name: bytes, flags: int, control: Control) -> None:
-        self.piece, self.name, self.flags, self.control = piece, name, flags, control
+    def __init__(self, region: Region, name: bytes, flags: int, control: Control) -> None:
+        self.region, self.name, self.flags, self.control = region, name, flags, control
 
 
 class Attempt:
-    """One system call: ``outcome`` is empty until it was made, then holds its answer."""
+    """One system call: ``outcome`` is empty until the call was made, then holds its answer."""
 
-    __slots__ = ("counted", "key", "news", "outcome", "piece")
+    __slots__ = ("counted", "got_events", "key", "outcome", "region")
 
-    def __init__(self, piece: Piece, key: int | None) -> None:
-        self.piece, self.key = piece, key
+    def __init__(self, region: Region, key: int | None) -> None:
+        self.region, self.key = region, key
         self.outcome: list[int] = []
-        self.news = self.counted = False  # of a refusal: whether events came, and whether the kernel counted it
+        self.got_events = self.counted = False  # of a refusal: whether events came, and whether the kernel counted it
 
     @property
-    def may_count(self) -> bool:
-        """Of a refusal: whether the kernel may have counted it, and not have told so yet."""
-        return self.key is not None and not self.counted and -self.answer in _FROM_BELOW
+    def may_be_counted(self) -> bool:
+        """Of a refusal: whether the kernel may have counted it without having said so yet."""
+        return self.key is not None and not self.counted and -self.answer in _DEVICE_ERRORS
 
     def call(self, fd: int, message: Message) -> None:
-        """A list that is extended by a map has the answer before any Python code, such as a handler, can run again."""
-        control, piece, name = message.control, message.piece, message.name
+        """Makes the call. Extending a list by a map stores the answer before any Python code, such as a handler, can run."""
+        control, region, name = message.control, message.region, message.name
         flags = message.flags | MSG_DONTWAIT | (0 if self.key is None else MSG_ZEROCOPY)
-        memory = (piece.memory,), (piece.size,), (control.payload,), (control.table,), (control.rows,), (name,), (len(name),)
-        self.outcome += map(lib.lowsock_sendmsg, (fd,), *memory, (flags,))
+        memory, messages = ((region.memory,), (region.size,)), ((control.payload,), (control.table,), (control.rows,))
+        self.outcome += map(lib.lowsock_sendmsg, (fd,), *memory, *messages, (name,), (len(name),), (flags,))
 
     @property
     def answer(self) -> int:
@@ -177,42 +179,42 @@ class Attempt:
 
 
 def probe(fd: int, name: bytes) -> None:
-    """Sends nothing, but makes the kernel tell its count, where that can be: UDP counts a datagram of more segments than it
-    takes, then refuses it, and its completion comes at once. It asks for no timestamp, which would be counted too."""
+    """Sends nothing, but makes the kernel reveal its count where it can: UDP counts a datagram of too many segments, then
+    refuses it, and its completion comes at once. It asks for no timestamp, which would be counted too."""
     if lib.lowsock_option(fd, _SOL_UDP, CONSTANTS["UDP_CORK"]):
-        return  # it would be added to what waits there
+        return  # it would be appended to the corked datagram
     payload = struct.pack("=HI", 1, 0)
     table = [_SOL_UDP, CONSTANTS["UDP_SEGMENT"], 2, SOL_SOCKET, CONSTANTS["SO_TIMESTAMPING"], 4]
     flags = MSG_ZEROCOPY | MSG_DONTWAIT
-    lib.lowsock_sendmsg(fd, _TOO_MANY, len(_TOO_MANY), payload, table, 2, name, len(name), flags)
+    lib.lowsock_sendmsg(fd, _PROBE_DATA, len(_PROBE_DATA), payload, table, 2, name, len(name), flags)
 
 
 def counts_refused(fd: int) -> bool:
-    """Whether this kind of socket may have counted a send that it refused: TCP takes the number back."""
+    """Whether this kind of socket may count a send that it refuses: TCP takes the number back."""
     return bool(lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_TYPE"]) == socket.SOCK_DGRAM)
 
 
 # ---- sockets and their senders ----
 
-HELD: set[Ledger] = set()  # of all senders; when one ends with sends incomplete, its own stays as long as the process runs
-_LEFT: dict[int, Ledger] = {}  # the last of a socket, by its cookie: it knows how far the count is
-_REMEMBERED = 4096  # of those
+KEEP_ALIVE: set[InFlight] = set()  # of all senders; of one that ends with sends incomplete until the process ends
+_BY_COOKIE: dict[int, InFlight] = {}  # the last of a socket, by its cookie: it knows the count
+_MAX_REMEMBERED = 4096  # sockets in `_BY_COOKIE`
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)  # AF_VSOCK may count one send several times
 
 
-def first_number(fd: int, name: int, first_key: int | None) -> int:
-    """What the next zero-copy send of a socket counts as: as told, or as its last sender left it."""
+def initial_key(fd: int, cookie: int, first_key: int | None) -> int:
+    """The number of a socket's next zero-copy send: ``first_key``, or where its last sender left off."""
     if first_key is not None:
         return checked_int("first_key", first_key, least=0, most=UINT32)
-    known = _LEFT.get(name)
-    if known is not None:
-        known.end()
-    if known.is_off() if known else lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"]) > 0:
+    last = _BY_COOKIE.get(cookie)
+    if last is not None:
+        last.end()
+    if last.is_uncertain() if last else lib.lowsock_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"]) > 0:
         raise ValueError("first_key must be told: SO_ZEROCOPY is set, so zero-copy sends may have been counted already")
-    return known.next if known else 0
+    return last.next_key if last else 0
 
 
-def set_option(fd: int) -> None:
+def enable_zerocopy(fd: int) -> None:
     answer = -errno.EOPNOTSUPP
     if lib.lowsock_family(fd) in _FAMILIES:
         answer = lib.lowsock_set_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"], 1)
@@ -222,29 +224,29 @@ def set_option(fd: int) -> None:
         fail(answer)
 
 
-def remember(name: int, ledger: Ledger) -> None:
-    """The next sender of this socket goes on with its count."""
-    _LEFT.pop(name, None)
-    while len(_LEFT) >= _REMEMBERED:
-        del _LEFT[next(iter(_LEFT))]
-    _LEFT[name] = ledger
+def remember(cookie: int, in_flight: InFlight) -> None:
+    """Lets the next sender of this socket go on with its count."""
+    _BY_COOKIE.pop(cookie, None)
+    while len(_BY_COOKIE) >= _MAX_REMEMBERED:
+        del _BY_COOKIE[next(iter(_BY_COOKIE))]
+    _BY_COOKIE[cookie] = in_flight
 
 
-_hold_for_ever: Callable[[object], object] | None = None
+try:  # now: at exit an import may fail
+    from _ctypes import Py_INCREF
+
+    _incref: Callable[[object], object] | None = Py_INCREF
+except ImportError:  # PyPy, or a CPython that was built without ctypes
+    _incref = None
+
+
+def _keep_at_exit() -> None:
+    """Leaks the memory in flight: CPython frees all memory before the process ends, when sockets may still send from it."""
+    if any(in_flight.end() for in_flight in KEEP_ALIVE) and _incref is not None:
+        _incref(KEEP_ALIVE)
+
+
 if sys.implementation.name == "cpython":
-    try:  # now: at the end nothing may be there to import from
-        from _ctypes import Py_INCREF as _hold_for_ever
-    except ImportError:  # it was built without ctypes
-        pass
-
-
-def _outlive() -> None:
-    """CPython frees all memory before the process ends, and sockets may still send from it: one reference keeps it."""
-    if any(ledger.end() for ledger in HELD) and _hold_for_ever is not None:
-        _hold_for_ever(HELD)
-
-
-if _hold_for_ever is not None:
-    atexit.register(_outlive)
+    atexit.register(_keep_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_LEFT.clear)  # the parent goes on counting
+    os.register_at_fork(after_in_child=_BY_COOKIE.clear)  # the parent goes on counting

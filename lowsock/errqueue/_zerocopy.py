@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Sending from memory that the kernel reads after the call: MSG_ZEROCOPY. See the kernel's msg_zerocopy document.
 
-One send at a time is made under the lock, and it does not wait there: else nobody could say which number it got. What a
-send came to is noted before any signal handler can run, and each step after that may be done twice.
+The lock admits one send at a time, which never waits under it: otherwise nobody could say which number it got. The outcome
+of a send is stored before any signal handler can run, and each step after that may be done twice.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from lowsock._system.errors import fail, time_out
 from lowsock._system.ffi import ffi
 from lowsock._system.waiting import SharedWaiter
 from lowsock.cmsg._fields import UINT32
-from lowsock.errqueue._events import ATTACHED, LIMIT, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
-from lowsock.errqueue._exclusive import Surely, alone
+from lowsock.errqueue._events import LIMIT, READERS, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
+from lowsock.errqueue._exclusive import ReleaseGuard, exclusive
 from lowsock.errqueue._inflight import (
-    HELD,
+    KEEP_ALIVE,
     MSG_ZEROCOPY,
     Attempt,
-    Ledger,
+    InFlight,
     Message,
-    Piece,
+    Region,
     Sent,
     counts_refused,
-    first_number,
-    forgetting,
+    enable_zerocopy,
+    initial_key,
     probe,
     remember,
-    set_option,
+    removal_callback,
 )
 
 if TYPE_CHECKING:
@@ -53,29 +53,29 @@ if TYPE_CHECKING:
 
     from lowsock._system.types import Address, ControlMessage, Socket
 
-_STASHED, _ALL = 16384, 2**31  # events that wait for `read`
-_REGISTRY = threading.RLock()  # a collection within may bring the end of another sender
+_BACKLOG, _ALL = 16384, 2**31  # events that wait for `read`
+_REGISTRY_LOCK = threading.RLock()  # reentrant: the garbage collector may end another sender meanwhile
 
 
 class ZeroCopySender:
     """Sends on a TCP or UDP socket from memory that the kernel reads after the call, and keeps it until the kernel is done.
 
     It is the one consumer of the socket's error queue: other events come out of its `read`, and `lowsock.errqueue.read` of
-    this socket leads here. Nobody else may send with MSG_ZEROCOPY on it; if numbers of other sends come, nothing is
-    released any more and a `RuntimeError` says so. The socket stays yours: close the sender first, then the socket.
+    this socket reads through it. Nothing else may send with MSG_ZEROCOPY on it: if numbers of other sends come, no memory is
+    released any more, and calls raise `RuntimeError`. The socket stays yours: close the sender first, then the socket.
 
     Threads may share a sender, a child made by fork cannot use it (`RuntimeError`). A context manager: leaving it closes
     it, and waits if no exception was raised. See send(2), socket(7).
     """
 
-    _closed = True  # until it is whole
+    _closed = True  # until it is complete
 
     def __init__(self, sock: Socket, *, timeout: float | None = None, first_key: int | None = None) -> None:
         """Sets SO_ZEROCOPY. ``timeout``: the seconds that leaving a ``with`` waits, None for as long as it takes.
 
         ``first_key``: what the socket's next zero-copy send counts as. The count starts at 0 and is remembered from sender
-        to sender; only where a socket has SO_ZEROCOPY set already, and no sender is known to have done it, must it be
-        told. (An accepted socket inherits the option from the listener, but not the count: 0.)
+        to sender. You must pass it only if the socket has SO_ZEROCOPY set already and no sender is known to have set it.
+        (An accepted socket inherits the option from the listener, but not the count: pass 0.)
 
         Raises `NotImplementedError` where the kernel (Linux 4.14; UDP: 5.0) or this kind of socket lacks it; `ValueError`
         where a sender is on this socket, or ``first_key`` is wanted.
@@ -87,18 +87,18 @@ class ZeroCopySender:
         self._cookie = cookie(fd)
         self._lock: Any = threading.RLock()
         self._slot = Slot(Reply(DATA, CONTROL))
-        self._events: deque[Event] = deque(maxlen=_STASHED)
-        self._dropped = self._plain = 0
+        self._events: deque[Event] = deque(maxlen=_BACKLOG)
+        self._dropped = self._plain_copies = 0
         self._lent: dict[int, weakref.ref[Any]] = {}
-        with Surely(_REGISTRY), _REGISTRY:
-            if self._cookie in ATTACHED:
+        with ReleaseGuard(_REGISTRY_LOCK), _REGISTRY_LOCK:
+            if self._cookie in READERS:
                 raise ValueError("sock: a sender is on this socket already")
-            self._ledger = Ledger(first_number(fd, self._cookie, first_key))
-            remember(self._cookie, self._ledger)
-            set_option(fd)
+            self._in_flight = InFlight(initial_key(fd, self._cookie, first_key))
+            remember(self._cookie, self._in_flight)
+            enable_zerocopy(fd)
             self._closed = False
-            ATTACHED[self._cookie] = self
-            HELD.add(self._ledger)
+            READERS[self._cookie] = self
+            KEEP_ALIVE.add(self._in_flight)
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +108,7 @@ class ZeroCopySender:
 
     def __del__(self) -> None:
         if not self._closed and self._process == os.getpid():
-            self._abandon("was never closed")
+            self._detach("was never closed")
 
     # ---- memory ----
 
@@ -117,27 +117,28 @@ class ZeroCopySender:
         again when the sends from it are complete: see `is_free`, `wait`."""
         memory = ffi.new("char[]", checked_int("size", size, least=1))
         lent = ffi.buffer(memory)
-        self._lent[id(lent)] = weakref.ref(lent, forgetting(self._lent, id(lent)))
+        self._lent[id(lent)] = weakref.ref(lent, removal_callback(self._lent, id(lent)))
         return memoryview(lent)
 
     def is_free(self, view: memoryview) -> bool:
         """Whether lent memory may be written to: no send from it, or from a part of it, is incomplete."""
-        piece = self._piece("view", view)
-        self._look()
-        return not any(piece.overlaps(other) for other in self._ledger.pieces.copy().values())
+        region = self._region("view", view)
+        self._read_queue()
+        return not any(region.overlaps(other) for other in self._in_flight.regions.copy().values())
 
-    def _piece(self, name: str, data: Any) -> Piece:
-        """CPython crashes if it collects an exported view, as in the frames of an error: so no name keeps the export."""
+    def _region(self, name: str, data: Any) -> Region:
+        """The memory of an argument. No name keeps the export: CPython crashes if it collects an exported view, as in the
+        frames of an error."""
         if isinstance(data, bytes):
-            return Piece(data, ffi.from_buffer("char[]", data), len(data))
+            return Region(data, ffi.from_buffer("char[]", data), len(data))
         owner = data.obj if isinstance(data, memoryview) else None
-        known = self._lent.get(id(owner))
-        if known is None or known() is not owner:
+        ref = self._lent.get(id(owner))
+        if ref is None or ref() is not owner:
             what = f"not {type(data).__name__}: the kernel reads it after the call, when this could have changed"
             raise TypeError(f"{name} must be bytes, or memory that buffer() of this sender lent, {what}")
         with viewed(name, data) as view:
             size = view.nbytes
-        return Piece(owner, ffi.cast("char *", ffi.from_buffer("char[]", data)), size)
+        return Region(owner, ffi.cast("char *", ffi.from_buffer("char[]", data)), size)
 
     # ---- sending ----
 
@@ -155,21 +156,22 @@ class ZeroCopySender:
         is sent as a plain copy; its ``key`` is None. ``address``, ``flags`` and ``ancdata`` are those of
         `lowsock.sendmsg`, and so are errors and timeouts; `TypeError` for other memory than that.
         """
-        piece = self._piece("data", data)
+        region = self._region("data", data)
         flags = checked_int("flags", flags)
         control = encode(ancdata)
         name = b"" if address is None else _address.encode_for(self._sock, address)
-        message = Message(piece, name, flags, control)
-        zerocopy, again, patience = piece.size > 0, True, None
+        message = Message(region, name, flags, control)
+        zerocopy, may_retry, waiter = region.size > 0, True, None
         while True:
             attempt, fd = self._attempt(message, zerocopy)
             if attempt.answer >= 0:
                 return Sent(attempt.answer, attempt.key)
             if attempt.answer == -errno.ENOBUFS and attempt.key is not None and not attempt.counted:
-                zerocopy = again = again and attempt.news  # read events make room; if that is not enough, copy
+                # Reading events made room. If that is not enough, copy.
+                zerocopy = may_retry = may_retry and attempt.got_events
             elif -attempt.answer in (errno.EAGAIN, errno.EWOULDBLOCK):
-                patience = patience or SharedWaiter(self._seconds(fd, flags, attempt.answer))
-                if not patience.wait(fd, select.POLLOUT, attempt.news):
+                waiter = waiter or SharedWaiter(self._seconds(fd, flags, attempt.answer))
+                if not waiter.wait(fd, select.POLLOUT, attempt.got_events):
                     time_out()
             elif attempt.answer != -errno.EINTR:
                 fail(attempt.answer)
@@ -181,50 +183,50 @@ class ZeroCopySender:
             fail(answer)
         return timeout
 
-    @alone
+    @exclusive
     def _attempt(self, message: Message, zerocopy: bool) -> tuple[Attempt, int]:
         fd = self._fd()
-        self._conclude()
-        self._refuse_astray()
-        if zerocopy and self._ledger.doubt:
-            self._ask(fd, message.name)
-            zerocopy = not self._ledger.doubt
-        attempt = self._ledger.open = Attempt(message.piece, self._ledger.next if zerocopy else None)
+        self._record_attempt()
+        self._refuse_foreign()
+        if zerocopy and self._in_flight.uncertain:
+            self._resync(fd, message.name)
+            zerocopy = not self._in_flight.uncertain
+        attempt = self._in_flight.unrecorded = Attempt(message.region, self._in_flight.next_key if zerocopy else None)
         attempt.call(fd, message)
-        self._conclude()
+        self._record_attempt()
         if attempt.key is None and attempt.answer > 0:
-            self._plain += 1
+            self._plain_copies += 1
         return attempt, fd
 
-    def _conclude(self) -> None:
-        """Enters what the last attempt came to. Each step may be done twice: an exception may have come between."""
-        attempt = self._ledger.open
+    def _record_attempt(self) -> None:
+        """Records the outcome of the last attempt. Each step may be done twice: an exception may have come between."""
+        attempt = self._in_flight.unrecorded
         if attempt is not None and attempt.outcome:
             if attempt.answer < 0:
-                self._look_into(attempt)
+                self._resolve_refusal(attempt)
             else:
-                self._ledger.enter(attempt)
-        self._ledger.open = None
+                self._in_flight.record(attempt)
+        self._in_flight.unrecorded = None
 
-    def _look_into(self, attempt: Attempt) -> None:
-        """UDP may count a send and fail after that (ENOBUFS of a queueing discipline, EPERM of a firewall); then its
-        completion is there already, or, if it went in several packets, will come when they are gone. Where the kernel gave
-        up earlier, it has taken the number back."""
-        ledger = self._ledger
+    def _resolve_refusal(self, attempt: Attempt) -> None:
+        """Finds out whether the kernel counted a send that failed. UDP may count it and then fail (ENOBUFS of a queueing
+        discipline, EPERM of a firewall): its completion is there already, or, if it went in several packets, comes when
+        they are gone. A kernel that gave up earlier has taken the number back."""
+        in_flight = self._in_flight
         if attempt.answer != -errno.EINTR:
-            ledger.doubt += attempt.key == ledger.next and not ledger.doubt
-            attempt.news = self._drain(_ALL) > 0
-            attempt.counted = attempt.key not in (None, ledger.next)
-            if attempt.key == ledger.next and not (attempt.may_count and counts_refused(self._fd())):
-                ledger.doubt = 0
+            in_flight.uncertain += attempt.key == in_flight.next_key and not in_flight.uncertain
+            attempt.got_events = self._drain(_ALL) > 0
+            attempt.counted = attempt.key not in (None, in_flight.next_key)
+            if attempt.key == in_flight.next_key and not (attempt.may_be_counted and counts_refused(self._fd())):
+                in_flight.uncertain = 0
 
-    def _ask(self, fd: int, name: bytes) -> None:
-        """Ends the doubt about the count, if that can be. What is left of the doubt is never too little."""
-        ledger = self._ledger
-        before, ledger.doubt = ledger.next, ledger.doubt + 1
+    def _resync(self, fd: int, name: bytes) -> None:
+        """Learns the kernel's count by a `probe` if it can. ``uncertain`` is never too low on the way."""
+        in_flight = self._in_flight
+        before, in_flight.uncertain = in_flight.next_key, in_flight.uncertain + 1
         probe(fd, name)
         self._drain(_ALL)
-        ledger.doubt = 0 if ledger.next != before else ledger.doubt - 1
+        in_flight.uncertain = 0 if in_flight.next_key != before else in_flight.uncertain - 1
 
     # ---- completions ----
 
@@ -234,12 +236,12 @@ class ZeroCopySender:
         Completions of adjacent sends are merged if they say the same, under the first's ``ancdata``. If more than 16384
         events wait to be read, the oldest are lost, and counted by ``dropped``. See `lowsock.errqueue.read`.
         """
-        return self._take(checked_int("limit", limit, least=1))
+        return self._take_events(checked_int("limit", limit, least=1))
 
-    @alone
-    def _take(self, limit: int) -> list[Event]:
+    @exclusive
+    def _take_events(self, limit: int) -> list[Event]:
         if not self._closed:
-            self._catch_up(limit)
+            self._sync(limit)
         events = list(islice(self._events, limit))
         for _ in events:
             self._events.popleft()
@@ -247,30 +249,30 @@ class ZeroCopySender:
 
     def wait(self, timeout: float | None = None, key: int | None = None) -> bool:
         """Waits until the send with this number is complete, or all are; False when ``timeout`` seconds were too few."""
-        patience = SharedWaiter(timeout)
+        waiter = SharedWaiter(timeout)
         while True:
-            fd, news = self._look()
-            self._refuse_astray()
+            fd, got_events = self._read_queue()
+            self._refuse_foreign()
             if self._is_complete(key):
                 return True
-            if not patience.wait(fd, 0, news):
+            if not waiter.wait(fd, 0, got_events):
                 return False
 
-    @alone
-    def _look(self) -> tuple[int, bool]:
-        """Reads what came; the descriptor, and whether anything had."""
+    @exclusive
+    def _read_queue(self) -> tuple[int, bool]:
+        """Reads the error queue; returns the descriptor and whether there were events."""
         fd = self._fd()
-        return fd, self._catch_up() > 0
+        return fd, self._sync() > 0
 
     def _is_complete(self, key: int | None) -> bool:
         if key is None:
-            return not self._ledger.pieces
-        if not self._ledger.was_given(checked_int("key", key, least=0, most=UINT32)):
+            return not self._in_flight.regions
+        if not self._in_flight.was_assigned(checked_int("key", key, least=0, most=UINT32)):
             raise ValueError(f"key: no send has the number {key} yet")
-        return key not in self._ledger.pieces
+        return key not in self._in_flight.regions
 
-    def _catch_up(self, limit: int = LIMIT) -> int:
-        self._conclude()
+    def _sync(self, limit: int = LIMIT) -> int:
+        self._record_attempt()
         return self._drain(limit)
 
     def _drain(self, limit: int) -> int:
@@ -281,12 +283,12 @@ class ZeroCopySender:
             if event is None:
                 return count
             if isinstance(event, ZeroCopyCompletion):
-                self._ledger.settle(event)
-            self._stash(event)
+                self._in_flight.complete(event)
+            self._enqueue(event)
             self._slot.clear()
         return limit
 
-    def _stash(self, event: Event) -> None:
+    def _enqueue(self, event: Event) -> None:
         last = self._events[-1] if self._events else None
         if isinstance(event, ZeroCopyCompletion) and isinstance(last, ZeroCopyCompletion):
             if last.is_followed_by(event):
@@ -295,7 +297,7 @@ class ZeroCopySender:
                 return
         if last is event:
             return
-        self._dropped += len(self._events) == _STASHED
+        self._dropped += len(self._events) == _BACKLOG
         self._events.append(event)
 
     # ---- the end ----
@@ -307,61 +309,61 @@ class ZeroCopySender:
         If the time was too short, or the socket is closed, the memory of the incomplete sends is kept for as long as the
         process runs, since the kernel may still read it, and a `ResourceWarning` says so.
         """
-        patience = SharedWaiter(timeout)
+        waiter = SharedWaiter(timeout)
         if self._process != os.getpid():
             self._closed = True
         while not self._closed:
-            fd, news = self._last_look()
-            if fd is None or not patience.wait(fd, 0, news):
+            fd, got_events = self._read_for_close()
+            if fd is None or not waiter.wait(fd, 0, got_events):
                 self._finish()
 
     def _is_done(self) -> bool:
-        """Whether `close` has nothing to wait for: all sends are complete, or nobody will tell of them."""
-        return self._last_look()[0] is None
+        """Whether `close` has nothing to wait for: all sends are complete, or no completion can come."""
+        return self._read_for_close()[0] is None
 
-    @alone
-    def _last_look(self) -> tuple[int | None, bool]:
-        """As `_look`; None where there is nothing left to wait for, or nobody to tell of it."""
+    @exclusive
+    def _read_for_close(self) -> tuple[int | None, bool]:
+        """As `_read_queue`; the descriptor is None if there is nothing left to wait for, or no completion can come."""
         if self._closed or find_cookie(target(self._sock)[0]) != self._cookie:
             return None, False
-        fd, news = self._fd(), self._catch_up() > 0
-        return fd if self._ledger.pieces and not self._ledger.astray else None, news
+        fd, got_events = self._fd(), self._sync() > 0
+        return fd if self._in_flight.regions and not self._in_flight.saw_foreign else None, got_events
 
-    @alone
+    @exclusive
     def _finish(self) -> None:
         if not self._closed:
-            self._abandon("was closed")
+            self._detach("was closed")
 
-    def _abandon(self, how: str) -> None:
-        """The end; it may be done twice. The ledger is held elsewhere: whatever comes between cannot free what it keeps."""
-        pieces = self._ledger.end()
-        with Surely(_REGISTRY), _REGISTRY:
-            if ATTACHED.get(self._cookie) is self:
-                del ATTACHED[self._cookie]
-        if not pieces:
-            HELD.discard(self._ledger)
+    def _detach(self, end: str) -> None:
+        """Ends the sender; it may be called twice. `KEEP_ALIVE` holds the memory in flight, so no exception frees it."""
+        regions = self._in_flight.end()
+        with ReleaseGuard(_REGISTRY_LOCK), _REGISTRY_LOCK:
+            if READERS.get(self._cookie) is self:
+                del READERS[self._cookie]
+        if not regions:
+            KEEP_ALIVE.discard(self._in_flight)
         self._closed = True
-        if pieces:
-            told = f"a ZeroCopySender {how} while {len(pieces)} sends were incomplete: "
-            told += f"{sum(piece.size for piece in pieces)} bytes are kept for good"
-            warnings.warn(told, ResourceWarning, stacklevel=5, source=self)
+        if regions:
+            text = f"a ZeroCopySender {end} while {len(regions)} sends were incomplete: "
+            text += f"{sum(region.size for region in regions)} bytes are kept for good"
+            warnings.warn(text, ResourceWarning, stacklevel=5, source=self)
 
     # ---- what it knows ----
 
     @property
     def pending(self) -> int:
         """How many sends are incomplete, by the events that were read so far."""
-        return len(self._ledger.pieces)
+        return len(self._in_flight.regions)
 
     @property
     def pending_bytes(self) -> int:
         """The memory that is kept for them. A piece counts whole, also if less of it was taken, and once for each send."""
-        return sum(piece.size for piece in self._ledger.pieces.copy().values())
+        return sum(region.size for region in self._in_flight.regions.copy().values())
 
     @property
     def copied(self) -> int:
         """How many complete sends the kernel copied, as far as it tells; those sent as plain copies are among them."""
-        return self._ledger.copied + self._plain
+        return self._in_flight.copied + self._plain_copies
 
     @property
     def dropped(self) -> int:
@@ -371,7 +373,7 @@ class ZeroCopySender:
     @property
     def next_key(self) -> int:
         """What the next zero-copy send counts as."""
-        return self._ledger.next
+        return self._in_flight.next_key
 
     # ---- checks ----
 
@@ -384,6 +386,6 @@ class ZeroCopySender:
             fail(-errno.EBADF)
         return fd
 
-    def _refuse_astray(self) -> None:
-        if self._ledger.astray:
+    def _refuse_foreign(self) -> None:
+        if self._in_flight.saw_foreign:
             raise RuntimeError("completions came that are not this sender's: somebody else sends with MSG_ZEROCOPY here")

@@ -5,10 +5,10 @@ There are two questions, and two times at which the kernel answers them.
 
 *Who connected?* Four functions ask it of a connected stream or seqpacket socket, and of a pair: `credentials`, `groups`,
 `pidfd`, `security`. The kernel took the answer when the peer called connect(2), listen(2) or socketpair(2), and it does not
-change. It is not about who writes now: a socket can be passed on, or inherited by a child.
+change. It does not say which process writes now: a socket can be passed on, or inherited by a child.
 
-*Who sent this?* Control messages say it of each message, on datagram sockets too. Whoever receives asks for them by an
-option of the socket, and then they come with every message:
+*Who sent this?* Control messages say it of each message, on datagram sockets too. The receiver sets an option of the socket,
+and then they come with every message:
 
 ================  ========================  ====================================================================
 SO_PASSCRED       `cmsg.Credentials`        pid, uid, gid; a sender may put other ones there that are its own (real,
@@ -18,7 +18,7 @@ SO_PASSPIDFD      `cmsg.PidFd`              a pidfd of the sender, made as the m
 SO_PASSSEC        `cmsg.Security`           the sender's label, where a security module labels sockets
 ================  ========================  ====================================================================
 
-Nobody needs to send any of them: the kernel fills in the sender's own where the sender put none. It does so as the message
+No sender has to send any of them: the kernel fills in the sender's own where the sender put none. It does so as the message
 is sent, if the option is set by then: one that was under way before comes as pid 0, uid and gid 65534, and without a pidfd.
 On a stream, messages of different senders are not merged into one receive while SO_PASSCRED or SO_PASSPIDFD is set.
 
@@ -34,6 +34,9 @@ something up by number without a race:
 
 To signal it, or to wait for its end, no number is needed at all. See unix(7), pidfd_open(2), credentials(7).
 """
+
+# In: an AF_UNIX socket. Out: numbers, a list of groups, a label, an owner of a pidfd. Called by users and the command. This
+# file has the public functions and turns what `_options.py` reads by getsockopt(2) into what they return.
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ class PeerCredentials(NamedTuple):
     """Process, user and group of a peer. See credentials(7)."""
 
     pid: int | None
-    """None where it cannot be told: the process is in a pid namespace that we do not see into, or the system keeps none."""
+    """None if unknown: the process is in a pid namespace that we do not see into, or the system keeps none."""
     uid: int
     """Effective; 65534 for one of a user namespace that has no number in ours."""
     gid: int

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _SOL_SOCKET = CONSTANTS["SOL_SOCKET"]
 _GID = "I"  # gid_t, of Linux and of the BSDs
-_FIRST, _MOST = 256, 2**20  # bytes: a label, a dozen groups; NGROUPS_MAX groups take a quarter of a MiB
-_LACKING = (-errno.ENOPROTOOPT, -errno.ENOSYS)
+_FIRST_SIZE, _MAX_SIZE = 256, 2**20  # bytes: a label, a dozen groups; NGROUPS_MAX groups take a quarter of a MiB
+_UNSUPPORTED = (-errno.ENOPROTOOPT, -errno.ENOSYS)
 
 
 def identity(sock: Socket) -> tuple[int, int, int]:
@@ -29,7 +29,7 @@ def identity(sock: Socket) -> tuple[int, int, int]:
     ids = ffi.new("long long[3]")
     answer = lib.lowsock_peer(target(sock)[0], ids)
     if answer == -errno.ENOSYS:
-        _lacks("SO_PEERCRED")
+        _raise_unsupported("SO_PEERCRED")
     if answer < 0:
         fail(answer)
     pid, uid, gid = ffi.unpack(ids, 3)
@@ -38,8 +38,8 @@ def identity(sock: Socket) -> tuple[int, int, int]:
 
 def groups(sock: Socket) -> list[int]:
     answer, data = _read(sock, "SO_PEERGROUPS")
-    if answer in _LACKING:
-        _lacks("SO_PEERGROUPS")
+    if answer in _UNSUPPORTED:
+        _raise_unsupported("SO_PEERGROUPS")
     if answer < 0:
         fail(answer)
     return array(_GID, data).tolist()
@@ -48,7 +48,7 @@ def groups(sock: Socket) -> list[int]:
 def label(sock: Socket) -> bytes | None:
     """The bytes of the security label; None where nothing labels sockets."""
     answer, data = _read(sock, "SO_PEERSEC")
-    if answer in _LACKING:
+    if answer in _UNSUPPORTED:
         return None
     if answer < 0:
         fail(answer)
@@ -56,18 +56,18 @@ def label(sock: Socket) -> bytes | None:
 
 
 def pidfd(sock: Socket) -> OwnedFds:
-    """A new pidfd, in a slot before anything of Python can come between."""
-    option, own = CONSTANTS.get("SO_PEERPIDFD"), new_slots(1)
-    fds = owner(own)
+    """A new pidfd. C puts it into a slot before any Python code can run, so that no exception can lose it."""
+    option, slot = CONSTANTS.get("SO_PEERPIDFD"), new_slots(1)
+    fds = owner(slot)
     try:
         answer = -errno.ENOSYS
         if option is not None:
-            answer = lib.lowsock_owned_option(target(sock)[0], _SOL_SOCKET, option, own)
-        if answer in _LACKING:
-            _lacks("SO_PEERPIDFD")
+            answer = lib.lowsock_owned_option(target(sock)[0], _SOL_SOCKET, option, slot)
+        if answer in _UNSUPPORTED:
+            _raise_unsupported("SO_PEERPIDFD")
         if answer < 0:
             fail(answer)
-        own.pidfd = own.count
+        slot.pidfd = slot.count
         return fds
     except BaseException:
         fds.close()
@@ -75,10 +75,10 @@ def pidfd(sock: Socket) -> OwnedFds:
 
 
 def _read(sock: Socket, name: str) -> tuple[int, bytes]:
-    """The bytes of an option that may be of any length, and 0; else -errno."""
+    """Reads an option of any length: 0 and its bytes, or -errno and none."""
     option = CONSTANTS.get(name)
-    answer, size = -errno.ENOSYS if option is None else -errno.ERANGE, _FIRST
-    while answer == -errno.ERANGE and option is not None and size <= _MOST:  # too small, says the kernel
+    answer, size = -errno.ENOSYS if option is None else -errno.ERANGE, _FIRST_SIZE
+    while answer == -errno.ERANGE and option is not None and size <= _MAX_SIZE:  # the kernel says: too small
         value = ffi.new("char[]", size)
         answer = lib.lowsock_read_option(target(sock)[0], _SOL_SOCKET, option, value, size)
         if answer >= 0:
@@ -87,6 +87,6 @@ def _read(sock: Socket, name: str) -> tuple[int, bytes]:
     return answer, b""
 
 
-def _lacks(name: str) -> NoReturn:
+def _raise_unsupported(name: str) -> NoReturn:
     since = {"SO_PEERPIDFD": " (Linux 6.5)", "SO_PEERGROUPS": " (Linux 4.13)"}.get(name, "")
     raise NotImplementedError(f"this system has no {name}{since}")

@@ -5,6 +5,17 @@ An `Endpoint` stands around a UDP socket. It sends up to 64 KiB by one system ca
 much, cut apart again. Where the kernel or the platform has no offload, the same calls do the same, more slowly. See udp(7).
 """
 
+# In: a UDP socket; data with a destination and what else each datagram is to have. Out: counts of datagrams sent; tuples of
+# data, source and how it came. Called by users, `lowsock.aio.udp` and the datagram transport in `lowsock.aio._datagram`.
+#
+#   _endpoint.py   `Endpoint`: sets the options, and hands each call to one of the next three
+#   _sending.py    `send`: offload, what is done if it is refused, and what is remembered of that
+#   _many.py       `send_many`: a batch
+#   _receiving.py  `recv`, `recv_coalesced`, `recv_into`
+#   _arrival.py    what they return, and the memory that C fills
+#   _control.py    control buffers of datagrams to be sent, each made once
+#   _probe.py      what the socket and the kernel can do
+
 from typing import TYPE_CHECKING
 
 from lowsock._system.exports import public

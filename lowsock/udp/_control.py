@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Control buffers for datagrams that are sent in bulk: they are few, so each is made once."""
+"""Control buffers for datagrams that are sent in bulk. They are few, so each is made once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lowsock.cmsg._udp import Segment
 if TYPE_CHECKING:
     from lowsock.cmsg._base import ControlMessage
 
-_KEPT = 1024
+_MAX_CACHED = 1024  # control buffers
 _IPV4, _IPV6 = "0.0.0.0", "::"
 
 
-class Beside(NamedTuple):
-    """What goes beside each datagram of a send, checked."""
+class Ancillary(NamedTuple):
+    """What the control messages of a send say of each datagram, checked."""
 
     ecn: int | None = None
     source: str | None = None
@@ -30,24 +30,24 @@ class Beside(NamedTuple):
     txtime: int | None = None
 
 
-NOTHING = Beside()
+NO_ANCILLARY = Ancillary()
 
 
-class Ready(NamedTuple):
+class ControlBuffer(NamedTuple):
     """Control messages, and the buffer that holds them."""
 
     messages: tuple[ControlMessage, ...]
     buffer: bytes
 
 
-NO_MESSAGES = Ready((), b"")
-_ready: dict[Any, Ready] = {}
-SEGMENTS: dict[int, bytes] = {}  # control buffers that say nothing but a segment's size
+NO_MESSAGES = ControlBuffer((), b"")
+_cache: dict[Any, ControlBuffer] = {}
+SEGMENT_CONTROL: dict[int, bytes] = {}  # control buffers with a segment's size and nothing else
 
 
-def checked(ecn: Any, source: Any, ifindex: Any, txtime: Any) -> Beside:
+def checked(ecn: Any, source: Any, ifindex: Any, txtime: Any) -> Ancillary:
     """The arguments of a send as plain values, which are equal only if they mean the same."""
-    return Beside(
+    return Ancillary(
         None if ecn is None else number("ecn", ecn, 3),
         None if source is None else host_text("source", source),
         None if ifindex is None else checked_int("ifindex", ifindex, least=0),
@@ -62,30 +62,30 @@ def checked_segment(size: Any) -> int:
     return number
 
 
-def ready(beside: Beside, ipv4: bool, dscp: int, segment: int) -> Ready:
+def control_buffer(ancillary: Ancillary, ipv4: bool, dscp: int, segment: int) -> ControlBuffer:
     """The control messages of a datagram to IPv4 or IPv6; a ``segment`` of 0 is left out."""
-    key = beside, ipv4, dscp, segment
-    found = _ready.get(key)
+    key = ancillary, ipv4, dscp, segment
+    found = _cache.get(key)
     if found is None:
-        found = _pack(_messages(beside, ipv4, dscp, segment))
-        if beside.txtime is None:  # or there is no end of them
-            if len(_ready) >= _KEPT:
-                _ready.clear()
-            _ready[key] = found
+        found = _pack(_messages(ancillary, ipv4, dscp, segment))
+        if ancillary.txtime is None:  # else each datagram has its own
+            if len(_cache) >= _MAX_CACHED:
+                _cache.clear()
+            _cache[key] = found
     return found
 
 
-def _messages(beside: Beside, ipv4: bool, dscp: int, segment: int) -> tuple[ControlMessage, ...]:
+def _messages(ancillary: Ancillary, ipv4: bool, dscp: int, segment: int) -> tuple[ControlMessage, ...]:
     to = _IPV4 if ipv4 else _IPV6
     messages: list[ControlMessage] = []
     if segment:
         messages.append(Segment(size=segment))
-    if beside.ecn is not None:
-        messages.append(towards(to, TrafficClass, dscp=dscp, ecn=beside.ecn))
-    if beside.source is not None or beside.ifindex is not None:
-        messages.append(_source(to, beside.source, beside.ifindex))
-    if beside.txtime is not None:
-        messages.append(TxTime(nanoseconds=beside.txtime))
+    if ancillary.ecn is not None:
+        messages.append(towards(to, TrafficClass, dscp=dscp, ecn=ancillary.ecn))
+    if ancillary.source is not None or ancillary.ifindex is not None:
+        messages.append(_source(to, ancillary.source, ancillary.ifindex))
+    if ancillary.txtime is not None:
+        messages.append(TxTime(nanoseconds=ancillary.txtime))
     return tuple(messages)
 
 
@@ -98,19 +98,19 @@ def _source(to: str, source: str | None, ifindex: int | None) -> ControlMessage:
         raise
 
 
-def _pack(messages: tuple[ControlMessage, ...]) -> Ready:
+def _pack(messages: tuple[ControlMessage, ...]) -> ControlBuffer:
     if not messages:
         return NO_MESSAGES
     control = encode(messages)
     room = sum(CMSG_SPACE(len(message[2])) for message in messages)
     memory = ffi.new("char[]", room)
     size = lib.lowsock_pack_control(memory, room, control.payload, control.table, control.rows)
-    return Ready(messages, ffi.buffer(memory, size)[:])
+    return ControlBuffer(messages, ffi.buffer(memory, size)[:])
 
 
-def segment_only(segment: int) -> bytes:
-    """The control buffer of a send that says nothing but its segments' size."""
-    if len(SEGMENTS) >= _KEPT:
-        SEGMENTS.clear()
-    SEGMENTS[segment] = buffer = ready(NOTHING, True, 0, segment).buffer
+def segment_control(segment: int) -> bytes:
+    """The control buffer of a send with a segment's size and nothing else."""
+    if len(SEGMENT_CONTROL) >= _MAX_CACHED:
+        SEGMENT_CONTROL.clear()
+    SEGMENT_CONTROL[segment] = buffer = control_buffer(NO_ANCILLARY, True, 0, segment).buffer
     return buffer

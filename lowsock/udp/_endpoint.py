@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An endpoint: what a UDP socket can do is found out once, and then used. See udp(7)."""
+"""The endpoint, which finds out once what a UDP socket can do, and then uses it. See udp(7)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock import cmsg
 from lowsock._system.descriptor import target
-from lowsock.cmsg._options import put_back
+from lowsock.cmsg._options import restore_options
 from lowsock.errqueue._events import LIMIT, Event, read
 from lowsock.errqueue._zerocopy import ZeroCopySender
 from lowsock.udp._arrival import Coalesced, Datagram, Received
 from lowsock.udp._many import send_many
-from lowsock.udp._probe import check, has_coalescing, most_segments, options, set_clock
+from lowsock.udp._probe import check, current_options, has_coalescing, kernel_max_segments, set_clock
 from lowsock.udp._receiving import Receiver
 from lowsock.udp._sending import Fallbacks, Sender
 
@@ -28,8 +28,8 @@ class Endpoint:
     """A bound or connected UDP socket (``AF_INET``, ``AF_INET6``, dual-stack) for datagrams in bulk.
 
     The socket stays yours: its timeout counts, options that you set stay, and it is never closed here. The endpoint sets
-    the options that its arguments ask for, and leaves them set; what the platform or the running kernel lacks is told by
-    the properties of the same names. Threads may share an endpoint. See udp(7).
+    the options that its arguments ask for, and leaves them set; the properties of the same names say which of them the
+    platform and the running kernel have. Threads may share an endpoint. See udp(7).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Endpoint:
         family = check(sock)
         self._sock = sock
         self._zerocopy: ZeroCopySender | None = None
-        before = options(sock)
+        before = current_options(sock)
         try:
             self._gro = has_coalescing(sock) if not gro else _enabled(sock, "Gro")
             self._ecn = ecn and _enabled(sock, "TrafficClass")
@@ -64,13 +64,13 @@ class Endpoint:
             self._timestamps = timestamps and _enabled(sock, "ReceiveTime")
             self._errors = errors and _enabled(sock, "ExtendedError")
             self._zerocopy = _zerocopy_sender(sock) if zerocopy else None
-            self._sender = Sender(sock, most_segments(sock, family) if gso else 1, self._zerocopy)
+            self._sender = Sender(sock, kernel_max_segments(sock, family) if gso else 1, self._zerocopy)
             self._txtime = txtime is not None and set_clock(sock, txtime)  # the last: Linux never takes it back
         except BaseException:
             try:
                 self.close(0)
             finally:
-                put_back(target(sock)[0], before)
+                restore_options(target(sock)[0], before)
             raise
         self._receiver = Receiver(sock, self._timestamps)
 
@@ -122,7 +122,7 @@ class Endpoint:
 
     @property
     def fallbacks(self) -> Fallbacks:
-        """What sends have taught so far: `Fallbacks`, a copy."""
+        """What the endpoint has learned from refused sends so far: `Fallbacks`, a copy."""
         return self._sender.fallbacks()
 
     # ---- sending ----
@@ -183,8 +183,8 @@ class Endpoint:
         return self._receiver.datagrams(flags)
 
     def recv_coalesced(self, flags: int = 0) -> Coalesced:
-        """One datagram, or those that the kernel put together, left so: `Coalesced`, for who cuts it up himself. See
-        udp(7), UDP_GRO."""
+        """Receives one datagram, or those that the kernel put together, and leaves them so: `Coalesced`. See udp(7),
+        UDP_GRO."""
         return self._receiver.coalesced(flags)
 
     def recv_into(self, buffers: Iterable[Buffer], flags: int = 0) -> Received:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Datagrams to different destinations in one batch, with the same control messages beside each. See sendmmsg(2)."""
+"""Datagrams to different destinations in one batch, each with the same control messages. See sendmmsg(2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lowsock._memory.buffers import as_bytes
 from lowsock._system.arguments import checked_int, iterated
 from lowsock._system.errors import raised_inside
 from lowsock._system.ffi import ffi
-from lowsock.udp._control import NOTHING, Beside, checked
+from lowsock.udp._control import NO_ANCILLARY, Ancillary, checked
 
 if TYPE_CHECKING:
     from lowsock._system.types import Address, Socket
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def send_many(sender: Sender, datagrams: Any, ecn: Any, source: Any, flags: int) -> int:
     """Sends all as far as they go; returns how many went."""
     flags = checked_int("flags", flags)
-    beside = NOTHING if ecn is None and source is None else checked(ecn, source, None, None)
+    ancillary = NO_ANCILLARY if ecn is None and source is None else checked(ecn, source, None, None)
     pairs = [
         item if type(item) is tuple and len(item) == 2 and type(item[0]) is bytes else _pair(i, item)
         for i, item in enumerate(iterated("datagrams", "(data, address)", datagrams))
@@ -35,13 +35,13 @@ def send_many(sender: Sender, datagrams: Any, ecn: Any, source: Any, flags: int)
         return 0
     refused = sender.ecn_refused
     try:
-        return _send(sender, pairs, beside, flags)
+        return _send(sender, pairs, ancillary, flags)
     except OSError as error:
-        if beside.ecn is None or refused is not None or error.errno not in (errno.EINVAL, errno.EIO):
+        if ancillary.ecn is None or refused is not None or error.errno not in (errno.EINVAL, errno.EIO):
             raise
         if not raised_inside(error):  # the batch may be gone already
             raise
-        sent = _send(sender, pairs, beside._replace(ecn=None), flags)
+        sent = _send(sender, pairs, ancillary._replace(ecn=None), flags)
         sender.ecn_refused = error.errno
         return sent
 
@@ -54,11 +54,11 @@ def _pair(i: int, item: Any) -> tuple[bytes, Address]:
     return as_bytes(f"datagrams[{i}] data", data), address
 
 
-def _send(sender: Sender, pairs: Pairs, beside: Beside, flags: int) -> int:
+def _send(sender: Sender, pairs: Pairs, ancillary: Ancillary, flags: int) -> int:
     pieces, addresses = [data for data, _ in pairs], [address for _, address in pairs]
     try:
-        if beside == NOTHING:
-            return _send_alone(sender.sock, pieces, addresses, flags)
+        if ancillary == NO_ANCILLARY:
+            return _send_without_control(sender.sock, pieces, addresses, flags)
         names = _names(sender, addresses)
     except (TypeError, ValueError, OverflowError) as error:
         if len(error.args) == 1 and str(error).startswith("messages["):
@@ -66,30 +66,30 @@ def _send(sender: Sender, pairs: Pairs, beside: Beside, flags: int) -> int:
         raise
     outbox = Datagrams(sender.sock)
     outbox.take(pieces, names)
-    outbox.put_beside(_control(sender, names, beside))
+    outbox.put_control(_control(sender, names, ancillary))
     return deliver(outbox, outbox.count, sender.sock, flags)
 
 
-def _send_alone(sock: Socket, pieces: list[bytes], addresses: list[Address], flags: int) -> int:
-    """With nothing beside them, as `sendmmsg` does; the first steps of its quick way are not needed."""
+def _send_without_control(sock: Socket, pieces: list[bytes], addresses: list[Address], flags: int) -> int:
+    """Sends without control messages, as `sendmmsg` does, but skips the first checks of its fast path."""
     if type(sock) is socket.socket and len(pieces) <= BATCH:
         return _send_plain(sock, pieces, addresses, flags)
     return sendmmsg(sock, [([data], NO_ANCDATA, address) for data, address in zip(pieces, addresses)], flags)
 
 
 def _names(sender: Sender, addresses: list[Address]) -> list[bytes]:
-    """The ``struct sockaddr`` of each; that of a tuple which all have is made once."""
+    """The ``struct sockaddr`` of each datagram. If all have the same tuple, it is encoded once."""
     several = addresses if {*map(id, addresses)} != {id(addresses[0])} else addresses[:1]
     names = [b"" if address is None else encode_named(i, sender.family, address) for i, address in enumerate(several)]
     return names if len(names) == len(addresses) else names * len(addresses)
 
 
-def _control(sender: Sender, names: list[bytes], beside: Beside) -> list[bytes]:
-    """The control buffer of each: one for IPv4, another one for IPv6."""
+def _control(sender: Sender, names: list[bytes], ancillary: Ancillary) -> list[bytes]:
+    """The control buffer of each datagram: one for IPv4, another for IPv6."""
     if sender.family == socket.AF_INET:
-        return [sender.ready(beside, names[0], 0).buffer] * len(names)
-    made = {name: sender.ready(beside, name, 0).buffer for name in set(names)}
-    return [made[name] for name in names]
+        return [sender.control_buffer(ancillary, names[0], 0).buffer] * len(names)
+    buffers = {name: sender.control_buffer(ancillary, name, 0).buffer for name in set(names)}
+    return [buffers[name] for name in names]
 
 
 class Datagrams(Outbox):
@@ -97,8 +97,8 @@ class Datagrams(Outbox):
 
     __slots__ = ()
 
-    def put_beside(self, buffers: list[bytes]) -> None:
-        """Takes the control buffer of each datagram; those that are equal are there once."""
+    def put_control(self, buffers: list[bytes]) -> None:
+        """Takes the control buffer of each datagram; equal ones are stored once."""
         starts: dict[bytes, int] = {}
         for buffer in buffers:
             if buffer not in starts:

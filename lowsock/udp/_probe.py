@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a UDP socket and the running kernel can do. Nothing that is asked here leaves a trace on the socket."""
+"""Finds out what a UDP socket and the running kernel can do. Only `set_clock` changes the socket."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
 from lowsock._system.layouts import LAYOUTS
 from lowsock.cmsg._base import pair
-from lowsock.udp._control import segment_only
+from lowsock.udp._control import segment_control
 
 if TYPE_CHECKING:
     from lowsock._system.types import Socket
 
 _LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-_MANY, _FEW = 128, 64  # segments of one call: since Linux 6.9, and before
+_MAX_SEGMENTS, _MAX_SEGMENTS_BEFORE = 128, 64  # segments of one call: since Linux 6.9, and before
 _SOL_SOCKET, _SO_TYPE = CONSTANTS["SOL_SOCKET"], CONSTANTS["SO_TYPE"]
 _PROTOCOL, _SEGMENT, _TXTIME, _GRO = map(pair, ("SO_PROTOCOL", "UDP_SEGMENT", "SO_TXTIME", "UDP_GRO"))
-_SET = {  # what an endpoint sets, and what clears or is cleared by that
+_OPTION_NAMES = {  # what an endpoint sets, and what clears those or is cleared by them
     *("UDP_GRO", "IP_RECVTOS", "IPV6_RECVTCLASS", "IP_PKTINFO", "IP_RECVDSTADDR", "IP_RECVIF", "IPV6_RECVPKTINFO"),
     *("IP_RECVERR", "IPV6_RECVERR", "SO_ZEROCOPY", "SO_TIMESTAMP", "SO_TIMESTAMPNS", "SO_TIMESTAMPING"),
     *("SO_TIMESTAMP_NEW", "SO_TIMESTAMPNS_NEW", "SO_TIMESTAMPING_NEW"),
 }
-_PLACES = [found for found in map(pair, sorted(_SET)) if found is not None]
-_known: list[int] = []  # how many segments this kernel takes, once it has said so
+_OPTIONS = [found for found in map(pair, sorted(_OPTION_NAMES)) if found is not None]
+_kernel_max: list[int] = []  # the most segments that this kernel takes; empty until it has said so
 
 
 def check(sock: Socket) -> int:
-    """The family of a UDP socket; any other is a `ValueError`."""
+    """The address family of a UDP socket. Raises `ValueError` for any other socket."""
     family, fd = family_of(sock), target(sock)[0]
     kind = lib.lowsock_option(fd, _SOL_SOCKET, _SO_TYPE) if family >= 0 else family
     if kind < 0:
@@ -49,35 +49,35 @@ def check(sock: Socket) -> int:
 
 
 def has_coalescing(sock: Socket) -> bool:
-    """Whether somebody else has set UDP_GRO."""
+    """Whether UDP_GRO is set."""
     return _GRO is not None and lib.lowsock_option(target(sock)[0], *_GRO) > 0
 
 
-def options(sock: Socket) -> dict[tuple[int, int], int]:
-    """What the options are set to that an endpoint may set: see `put_back`."""
+def current_options(sock: Socket) -> dict[tuple[int, int], int]:
+    """The values of the options that an endpoint may set, for `restore_options`."""
     fd = target(sock)[0]
-    found = {place: lib.lowsock_option(fd, *place) for place in _PLACES}
-    return {place: value for place, value in found.items() if value >= 0}
+    found = {option: lib.lowsock_option(fd, *option) for option in _OPTIONS}
+    return {option: value for option, value in found.items() if value >= 0}
 
 
-def most_segments(sock: Socket, family: int) -> int:
-    """How many segments one call may have; 1: there is no UDP_SEGMENT. To ask for the option is enough to know that."""
+def kernel_max_segments(sock: Socket, family: int) -> int:
+    """How many segments one call may have; 1 where getsockopt(2) says that there is no UDP_SEGMENT."""
     if _SEGMENT is None or lib.lowsock_option(target(sock)[0], *_SEGMENT) < 0:
         return 1
-    if not _known:
-        answer = _try_many(family)
+    if not _kernel_max:
+        answer = _probe_segments(family)
         if answer is None:
-            return _FEW  # nobody could say
-        _known.append(answer)
-    return _known[0]
+            return _MAX_SEGMENTS_BEFORE  # to be on the safe side
+        _kernel_max.append(answer)
+    return _kernel_max[0]
 
 
-def _try_many(family: int) -> int | None:
-    """Sends as many segments as may be to a socket of our own; None if it has no way to itself."""
+def _probe_segments(family: int) -> int | None:
+    """Sends many segments from a socket of our own to itself; returns the most that went, None if none did."""
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as own:
         own.bind((_LOOPBACK[family], 0))
-        name, control = encode_for(own, own.getsockname()), segment_only(1)
-        for most in (_MANY, _FEW):
+        name, control = encode_for(own, own.getsockname()), segment_control(1)
+        for most in (_MAX_SEGMENTS, _MAX_SEGMENTS_BEFORE):
             data = bytes(most)
             if lib.lowsock_udp_send(own.fileno(), data, most, control, len(control), name, len(name), 0) >= 0:
                 return most

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Sending datagrams in bulk: by UDP_SEGMENT, and where that is refused, the same data by sendmmsg(2).
 
-What a refusal means is decided by what comes after it: only if the data then goes without offload, it was the offload.
+What comes after a refusal decides what it means: it was about offload only if the same data then goes without.
 
 EIO                       the route's device or IPsec cannot; a socket has seldom more than one: of the socket
 EINVAL, no checksums      SO_NO_CHECK or UDP_NO_CHECK6_TX is set: of the socket
@@ -26,7 +26,16 @@ from lowsock._system.layouts import LAYOUTS
 from lowsock._system.waiting import retry
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED
-from lowsock.udp._control import NOTHING, SEGMENTS, Beside, Ready, checked, checked_segment, ready, segment_only
+from lowsock.udp._control import (
+    NO_ANCILLARY,
+    SEGMENT_CONTROL,
+    Ancillary,
+    ControlBuffer,
+    checked,
+    checked_segment,
+    control_buffer,
+    segment_control,
+)
 
 if TYPE_CHECKING:
     from lowsock._system.types import Address, Buffer, Socket
@@ -34,14 +43,14 @@ if TYPE_CHECKING:
 
     Refused = tuple[Address, int, bytes]  # the destination, the size of a segment, the peer if it is that
 
-LONGEST = 65507  # bytes of one call: 65535 less the headers of IP and UDP
-DESTINATIONS = 256  # that are remembered to have refused
+MAX_BYTES = 65507  # bytes of one call: 65535 less the headers of IP and UDP
+MAX_DESTINATIONS = 256  # whose refusals are remembered
 _POLLOUT = select.POLLOUT
 _EINTR = -errno.EINTR
-_REFUSALS = (-errno.EIO, -errno.EINVAL, -errno.EMSGSIZE)
+_OFFLOAD_REFUSALS = (-errno.EIO, -errno.EINVAL, -errno.EMSGSIZE)
 _ECN_REFUSALS = (-errno.EINVAL, -errno.EIO)
 _NO_CHECKSUMS = [found for found in map(pair, ("SO_NO_CHECK", "UDP_NO_CHECK6_TX")) if found is not None]
-_ZEROCOPY = 10 * 1024  # bytes: below, a copy is cheaper than the bookkeeping (the kernel's msg_zerocopy document)
+_ZEROCOPY_LEAST = 10 * 1024  # bytes: below, a copy is cheaper than the bookkeeping (the kernel's msg_zerocopy document)
 _HOST6 = slice(LAYOUTS["sockaddr_in6"].offsets["sin6_addr"], LAYOUTS["sockaddr_in6"].offsets["sin6_addr"] + 12)
 
 _udp_send = lib.lowsock_udp_send
@@ -50,7 +59,7 @@ _Socket = socket.socket
 
 
 class Fallbacks(NamedTuple):
-    """What an endpoint had to learn while it sent: what it goes without from then on."""
+    """What an endpoint has learned from refused sends, and does without from then on."""
 
     offload: int | None
     """The errno with which this socket refused segmentation offload; None if it did not."""
@@ -67,14 +76,14 @@ class Sender:
     def __init__(self, sock: Socket, segments: int, zerocopy: ZeroCopySender | None) -> None:
         self.sock = sock
         self.family = family_of(sock)
-        self._dscp = {True: self._class("IP_TOS"), False: self._class("IPV6_TCLASS")}
+        self._dscp = {True: self._own_dscp("IP_TOS"), False: self._own_dscp("IPV6_TCLASS")}
         self._segments = segments
         self.zerocopy = zerocopy
         self.offload_refused: int | None = None
         self.ecn_refused: int | None = None
         self._refused: dict[bytes, Refused] = {}
 
-    def _class(self, name: str) -> int:
+    def _own_dscp(self, name: str) -> int:
         """The socket's own DSCP, which datagrams with ECN keep."""
         found = pair(name)
         return 0 if found is None else max(lib.lowsock_option(target(self.sock)[0], *found), 0) >> 2 & 63
@@ -84,7 +93,7 @@ class Sender:
         return 1 if self.offload_refused is not None else self._segments
 
     def fallbacks(self) -> Fallbacks:
-        known = [refused for name, refused in self._refused.copy().items() if self._holds(name, refused)]
+        known = [refused for name, refused in self._refused.copy().items() if self._still_applies(name, refused)]
         return Fallbacks(self.offload_refused, self.ecn_refused, {address: segment for address, segment, _ in known})
 
     def send(
@@ -94,28 +103,29 @@ class Sender:
             flags = checked_int("flags", flags)
         name = b"" if address is None else encode_for(self.sock, address, self.family)
         plain = ecn is None and source is None and ifindex is None and txtime is None
-        beside = NOTHING if plain else checked(ecn, source, ifindex, txtime)
+        ancillary = NO_ANCILLARY if plain else checked(ecn, source, ifindex, txtime)
         if type(data) is bytes:
             if segment is None:
-                return Sending(self, data, len(data), max(len(data), 1), name, address, beside, flags).run()
-            if type(segment) is not int or segment not in SEGMENTS:
+                return Sending(self, data, len(data), max(len(data), 1), name, address, ancillary, flags).run()
+            if type(segment) is not int or segment not in SEGMENT_CONTROL:
                 segment = checked_segment(segment)
             size = len(data)
             answer = None
-            if plain and segment < size <= segment * self._segments and size <= LONGEST and not self._is_odd(name):
-                answer = self._at_once(data, size, segment, name, flags)
+            if plain and segment < size <= segment * self._segments and size <= MAX_BYTES and not self._is_slow(name):
+                answer = self._send_fast(data, size, segment, name, flags)
                 if answer >= 0:
                     return -(-size // segment)
-            return Sending(self, data, size, segment, name, address, beside, flags).run(answer)
-        return self._send_held(data, None if segment is None else checked_segment(segment), name, address, beside, flags)
+            return Sending(self, data, size, segment, name, address, ancillary, flags).run(answer)
+        segment = None if segment is None else checked_segment(segment)
+        return self._send_buffer(data, segment, name, address, ancillary, flags)
 
-    def _is_odd(self, name: bytes) -> bool:
-        """Whether there is something to remember, so that a send does not go the quick way."""
+    def _is_slow(self, name: bytes) -> bool:
+        """Whether a send takes the slow path: after a refusal, or with a zero-copy sender."""
         return self.offload_refused is not None or name in self._refused or self.zerocopy is not None
 
-    def _at_once(self, data: bytes, size: int, segment: int, name: bytes, flags: int) -> int:
-        """All of it by one call, as is usual; the bytes, or -errno."""
-        control = SEGMENTS.get(segment) or segment_only(segment)
+    def _send_fast(self, data: bytes, size: int, segment: int, name: bytes, flags: int) -> int:
+        """Sends all of it by one call, as is usual; returns the bytes, or -errno."""
+        control = SEGMENT_CONTROL.get(segment) or segment_control(segment)
         sock = self.sock
         if type(sock) is _Socket and not sock.gettimeout():
             return _udp_send(sock.fileno(), data, size, control, len(control), name, len(name), flags)
@@ -124,35 +134,37 @@ class Sender:
             flags |= MSG_DONTWAIT
         return _udp_send(fd, data, size, control, len(control), name, len(name), flags)
 
-    def _send_held(self, data: Any, segment: int | None, name: bytes, address: Address, beside: Beside, flags: int) -> int:
-        """Sends what is not `bytes`: copied where it may be resized in the meantime, else held."""
+    def _send_buffer(
+        self, data: Any, segment: int | None, name: bytes, address: Address, ancillary: Ancillary, flags: int
+    ) -> int:
+        """Sends what is not `bytes`: a copy where it is small or may be resized meanwhile, else an export."""
         with viewed("data", data) as view:
             size = view.nbytes
             copy = view.tobytes() if PYPY or size <= COPY_SIZE else None
         if copy is not None:
-            return Sending(self, copy, size, segment or max(size, 1), name, address, beside, flags).run()
+            return Sending(self, copy, size, segment or max(size, 1), name, address, ancillary, flags).run()
         export = ffi.from_buffer("char[]", data)
         try:
-            return Sending(self, export, size, segment or max(size, 1), name, address, beside, flags).run()
+            return Sending(self, export, size, segment or max(size, 1), name, address, ancillary, flags).run()
         finally:
             ffi.release(export)
 
     # ---- what was learned ----
 
-    def offers(self, name: bytes, segment: int) -> int:
+    def max_segments(self, name: bytes, segment: int) -> int:
         """How many segments a call may have; 1: no offload."""
         refused = self._refused.get(name)
-        return self.segments if refused is None or segment < refused[1] or not self._holds(name, refused) else 1
+        return self.segments if refused is None or segment < refused[1] or not self._still_applies(name, refused) else 1
 
-    def _holds(self, name: bytes, refused: Refused) -> bool:
-        """Whether what was learned is still of this destination; that of another peer is forgotten. (It is asked for only
-        where a peer has refused, and then many datagrams go one by one.)"""
+    def _still_applies(self, name: bytes, refused: Refused) -> bool:
+        """Whether a refusal is still of this destination; that of another peer is forgotten. (Only a peer that has refused
+        is asked for, and then many datagrams go one by one.)"""
         if name or refused[2] == self._peer():
             return True
         self._refused.pop(name, None)
         return False
 
-    def learn_offload(self, refusal: int, name: bytes, address: Address, segment: int) -> None:
+    def record_refusal(self, refusal: int, name: bytes, address: Address, segment: int) -> None:
         if refusal == -errno.EIO or (refusal == -errno.EINVAL and self._lacks_checksums()):
             self.offload_refused = -refusal
             return
@@ -160,7 +172,7 @@ class Sender:
         known = refused.pop(name, None)
         if known is not None and known[2] == peer:
             segment = min(segment, known[1])
-        while len(refused) >= DESTINATIONS:
+        while len(refused) >= MAX_DESTINATIONS:
             refused.pop(next(iter(refused.copy())), None)
         refused[name] = address, segment, peer
 
@@ -182,36 +194,56 @@ class Sender:
         size = lib.lowsock_udp_peer(target(self.sock)[0], name)
         return ffi.buffer(name, max(size, 0))[:]
 
-    def ready(self, beside: Beside, name: bytes, segment: int) -> Ready:
+    def control_buffer(self, ancillary: Ancillary, name: bytes, segment: int) -> ControlBuffer:
         if self.ecn_refused is not None:
-            beside = beside._replace(ecn=None)
-        ipv4 = beside == NOTHING or self.is_ipv4(name)
-        return ready(beside, ipv4, self._dscp[ipv4], segment)
+            ancillary = ancillary._replace(ecn=None)
+        ipv4 = ancillary == NO_ANCILLARY or self.is_ipv4(name)
+        return control_buffer(ancillary, ipv4, self._dscp[ipv4], segment)
 
 
 class Sending:
     """One send: a cursor, which moves only by what the kernel took."""
 
-    __slots__ = ("_address", "_at", "_base", "_beside", "_data", "_flags", "_name", "_segment", "_sender", "_sent", "_size")
+    __slots__ = (
+        "_address",
+        "_ancillary",
+        "_at",
+        "_base",
+        "_data",
+        "_flags",
+        "_name",
+        "_segment",
+        "_sender",
+        "_sent",
+        "_size",
+    )
 
     def __init__(
-        self, sender: Sender, data: Any, size: int, segment: int, name: bytes, address: Address, beside: Beside, flags: int
+        self,
+        sender: Sender,
+        data: Any,
+        size: int,
+        segment: int,
+        name: bytes,
+        address: Address,
+        ancillary: Ancillary,
+        flags: int,
     ) -> None:
         self._sender, self._data, self._size, self._segment = sender, data, size, segment
         self._base = ffi.from_buffer("char[]", data) if type(data) is bytes else data
-        self._name, self._address, self._beside, self._flags = name, address, beside, flags
+        self._name, self._address, self._ancillary, self._flags = name, address, ancillary, flags
         self._at = self._sent = 0
 
     def run(self, first: int | None = None) -> int:
         """Sends as far as it goes, and waits for the first datagram only; returns how many went. ``first`` is the -errno
-        of an attempt with offload that was made already: an error is told once, so it must not be lost."""
+        of an attempt with offload that was made already: the kernel reports an error once, so it must not be lost."""
         sender, flags = self._sender, self._flags
         step = self._step if sender.zerocopy is None else self._zerocopy_step
         if target(sender.sock)[1]:
             self._flags |= MSG_DONTWAIT
         while not self._sent or self._at < self._size:
             fd = target(sender.sock)[0]
-            answer = step(fd) if first is None else self._judge(fd, first, *self._next())
+            answer = step(fd) if first is None else self._handle_answer(fd, first, *self._next())
             first = None
             if answer < 0 and not self._sent:
                 answer = retry(sender.sock, flags, _POLLOUT, step, answer)
@@ -225,45 +257,47 @@ class Sending:
     def _step(self, fd: int) -> int:
         """One system call's worth, with offload where it is offered; returns the datagrams that went, or -errno."""
         size, count = self._next()
-        return self._each(fd) if count == 1 else self._judge(fd, self._offloaded(fd, size), size, count)
+        if count == 1:
+            return self._without_offload(fd)
+        return self._handle_answer(fd, self._with_offload(fd, size), size, count)
 
     def _next(self) -> tuple[int, int]:
         """The bytes and datagrams of the next call: one datagram goes without offload."""
         left, segment = self._size - self._at, self._segment
-        most = min(self._sender.offers(self._name, segment), LONGEST // segment)
+        most = min(self._sender.max_segments(self._name, segment), MAX_BYTES // segment)
         size = min(left, most * segment) if most > 1 else min(left, segment)
         return size, max(-(-size // segment), 1)
 
-    def _offloaded(self, fd: int, size: int) -> int:
-        control = self._sender.ready(self._beside, self._name, self._segment).buffer
+    def _with_offload(self, fd: int, size: int) -> int:
+        control = self._sender.control_buffer(self._ancillary, self._name, self._segment).buffer
         return _udp_send(fd, self._base + self._at, size, control, len(control), self._name, len(self._name), self._flags)
 
-    def _judge(self, fd: int, answer: int, size: int, count: int) -> int:
-        """What an answer to a send with offload comes to."""
-        if answer == -errno.EMSGSIZE:  # it may be an error that was pending: IP_RECVERR makes the next send tell it
-            answer = self._offloaded(fd, size)
+    def _handle_answer(self, fd: int, answer: int, size: int, count: int) -> int:
+        """Turns the answer to a send with offload into datagrams that went or -errno. Sends again without, if refused."""
+        if answer == -errno.EMSGSIZE:  # perhaps a pending error, which IP_RECVERR makes the next send report
+            answer = self._with_offload(fd, size)
         if answer >= 0:
             return count
-        if answer not in _REFUSALS:
+        if answer not in _OFFLOAD_REFUSALS:
             return answer
         ecn = self._sender.ecn_refused
-        gone = self._each(fd, size)
-        if gone > 0 and ecn == self._sender.ecn_refused:  # else it was ECN that was refused
-            self._sender.learn_offload(answer, self._name, self._address, self._segment)
-        return gone
+        sent = self._without_offload(fd, size)
+        if sent > 0 and ecn == self._sender.ecn_refused:  # else it was ECN that was refused
+            self._sender.record_refusal(answer, self._name, self._address, self._segment)
+        return sent
 
-    def _each(self, fd: int, size: int = -1) -> int:
-        """Without offload; all that is left, if ``size`` does not say how much of it."""
-        answer = self._plain(fd, self._beside, size)
-        if answer in _ECN_REFUSALS and self._beside.ecn is not None and self._sender.ecn_refused is None:
-            gone = self._plain(fd, self._beside._replace(ecn=None), size)
-            if gone > 0:
+    def _without_offload(self, fd: int, size: int = -1) -> int:
+        """Sends ``size`` bytes, -1 for all that is left, without offload; if ECN is refused, without that too."""
+        answer = self._sendmmsg(fd, self._ancillary, size)
+        if answer in _ECN_REFUSALS and self._ancillary.ecn is not None and self._sender.ecn_refused is None:
+            sent = self._sendmmsg(fd, self._ancillary._replace(ecn=None), size)
+            if sent > 0:
                 self._sender.ecn_refused = -answer
-                return gone
+                return sent
         return answer
 
-    def _plain(self, fd: int, beside: Beside, size: int) -> int:
-        control = self._sender.ready(beside, self._name, 0).buffer
+    def _sendmmsg(self, fd: int, ancillary: Ancillary, size: int) -> int:
+        control = self._sender.control_buffer(ancillary, self._name, 0).buffer
         left = self._size - self._at if size < 0 else size
         name, segment = self._name, self._segment
         data = self._base + self._at
@@ -273,23 +307,23 @@ class Sending:
 
     def _zerocopy_step(self, fd: int) -> int:
         size, count = self._next()
-        if size < _ZEROCOPY or type(self._data) is not bytes:
+        if size < _ZEROCOPY_LEAST or type(self._data) is not bytes:
             return self._step(fd)
         whole = self._data if size == self._size else self._data[self._at : self._at + size]
-        control = self._sender.ready(self._beside, self._name, self._segment if count > 1 else 0)
+        control = self._sender.control_buffer(self._ancillary, self._name, self._segment if count > 1 else 0)
         answer = self._send_zerocopy(whole, control)
         if count > 1:
-            return self._judge(fd, answer, size, count)
-        if answer in _ECN_REFUSALS and self._beside.ecn is not None:
-            return self._each(fd, size)
+            return self._handle_answer(fd, answer, size, count)
+        if answer in _ECN_REFUSALS and self._ancillary.ecn is not None:
+            return self._without_offload(fd, size)
         return 1 if answer >= 0 else answer
 
-    def _send_zerocopy(self, piece: bytes, control: Ready) -> int:
-        """By the socket's sender, which waits itself on a blocking socket; returns the bytes, or -errno."""
+    def _send_zerocopy(self, piece: bytes, control: ControlBuffer) -> int:
+        """Sends by the socket's zero-copy sender, which waits itself on a blocking socket; returns the bytes, or -errno."""
         sender: Any = self._sender.zerocopy
         try:
             return int(sender.send(piece, self._address, self._flags, control.messages))
         except OSError as error:
-            if error.errno is None or not raised_inside(error):  # its time is up, or a signal handler's own
+            if error.errno is None or not raised_inside(error):  # a timeout, or a signal handler's own error
                 raise
             return -error.errno

@@ -63,8 +63,8 @@ def read_everything(message):
     assert all(f"{field}=" in repr(message) for field in message._fields)
 
 
-KNOWN = sorted({(level, kind) for level, kinds in _base._ENTRIES.items() for kind in kinds})
-ROWS = {pair: [row_of(cls) for cls in _base._ENTRIES[pair[0]][pair[1]][2].values()] for pair in KNOWN}
+KNOWN = sorted({(level, kind) for level, kinds in _base._REGISTRY.items() for kind in kinds})
+ROWS = {pair: [row_of(cls) for cls in _base._REGISTRY[pair[0]][pair[1]][2].values()] for pair in KNOWN}
 LENGTHS = sorted({length for rows in ROWS.values() for row in rows for length in (*row.sizes, row.least, row.room)})
 
 numbers = st.integers(-INT_MAX - 1, INT_MAX)

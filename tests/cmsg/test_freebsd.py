@@ -40,7 +40,7 @@ def freebsd(monkeypatch):
         monkeypatch.setitem(CONSTANTS, name, number)
     for name in FOREIGN:
         monkeypatch.delitem(CONSTANTS, name, raising=False)
-    monkeypatch.setattr(_base, "_ENTRIES", {})
+    monkeypatch.setattr(_base, "_REGISTRY", {})
     spec = importlib.util.spec_from_file_location("lowsock.cmsg._freebsd", _socket.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

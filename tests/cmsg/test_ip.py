@@ -79,7 +79,7 @@ CLASSES = [PktInfo, TTL, TOS, OrigDstAddr, FragSize, Protocol, Checksum]
 @pytest.mark.parametrize("cls", CLASSES)
 def test_a_payload_of_another_size_stays_raw(cls):
     for size in {*range(20)} - {*row_of(cls).sizes}:
-        (decoded,) = decode([(*row_of(cls).wire(), bytes(size))])
+        (decoded,) = decode([(*row_of(cls).sent_pair(), bytes(size))])
         assert type(decoded) is ControlMessage
         with pytest.raises(ValueError, match=f"data: {cls.__name__} has .* bytes of payload"):
             cls.from_data(bytes(size))
@@ -99,7 +99,7 @@ def test_any_bytes_of_the_right_size_can_be_read(cls, byte):
 def test_one_byte_and_four_tell_the_same(octet):
     """Linux receives TOS in one byte; TTL comes in one on BSD."""
     for data in (bytes([octet]), struct.pack("=i", octet)):
-        tos, ttl = decode([(*row_of(TOS).wire(), data), (*row_of(TTL).wire(), data)])
+        tos, ttl = decode([(*row_of(TOS).sent_pair(), data), (*row_of(TTL).sent_pair(), data)])
         assert (tos.dscp << 2 | tos.ecn, ttl.hops) == (octet, octet)
         assert isinstance(tos.ecn, ECN)
 

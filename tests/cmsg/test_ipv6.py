@@ -97,7 +97,7 @@ HEADERS = [HopOptions, DstOptions, RthdrDstOptions, RoutingHeader]
 def test_a_payload_of_another_size_stays_raw(cls):
     sizes = {*range(40)} - {*(range(8, 40, 8) if cls in HEADERS else row_of(cls).sizes)}
     for size in sizes:
-        (decoded,) = decode([(*row_of(cls).wire(), bytes(size))])
+        (decoded,) = decode([(*row_of(cls).sent_pair(), bytes(size))])
         assert type(decoded) is ControlMessage
         with pytest.raises(ValueError, match=f"data: {cls.__name__} has .* bytes of payload"):
             cls.from_data(bytes(size))
@@ -117,7 +117,7 @@ def test_any_bytes_of_the_right_size_can_be_read(cls, byte):
 def test_one_byte_and_four_tell_the_same(octet):
     """macOS has been seen to give the traffic class in one."""
     for data in (bytes([octet]), struct.pack("=i", octet)):
-        tclass, limit = decode([(*row_of(TClass).wire(), data), (*row_of(HopLimit).wire(), data)])
+        tclass, limit = decode([(*row_of(TClass).sent_pair(), data), (*row_of(HopLimit).sent_pair(), data)])
         assert (tclass.dscp << 2 | tclass.ecn, limit.hops) == (octet, octet)
 
 
@@ -251,7 +251,7 @@ def test_every_traffic_class_of_one_datagram(udp):
 def test_a_hop_limit_of_minus_one_stands_for_the_default(udp):
     """The kernel's way to say what leaving the message out says as well."""
     a, b = udp(), udp("::1", HopLimit)
-    (default,) = decode([(*row_of(HopLimit).wire(), struct.pack("=i", -1))])
+    (default,) = decode([(*row_of(HopLimit).sent_pair(), struct.pack("=i", -1))])
     assert default.hops == -1
     sendmsg(a, [b"x"], [default], 0, b.getsockname())
     assert came(b)[0] == {HopLimit: HopLimit(hops=64)}

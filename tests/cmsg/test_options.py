@@ -13,7 +13,7 @@ import pytest
 import lowsock
 from lowsock import cmsg, constants
 from lowsock.cmsg import _base
-from lowsock.cmsg._base import known, pair, row_of
+from lowsock.cmsg._base import pair, registered, row_of
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what the kernel does is Linux's")
 
@@ -50,16 +50,16 @@ def own_class():
         return made[-1]
 
     yield register
-    _base._ENTRIES.pop(level, None)
+    _base._REGISTRY.pop(level, None)
 
 
 @pytest.fixture
 def lacking(monkeypatch):
     """A callable: a class of ours under names as given, entered for this test only."""
-    monkeypatch.setattr(_base, "_ENTRIES", {level: dict(kinds) for level, kinds in _base._ENTRIES.items()})
+    monkeypatch.setattr(_base, "_REGISTRY", {level: dict(kinds) for level, kinds in _base._REGISTRY.items()})
 
     def enter(*names, **told):
-        return known(*names, **told)(type("Mine", (cmsg.ControlMessage,), {"__slots__": ()}))
+        return registered(*names, **told)(type("Mine", (cmsg.ControlMessage,), {"__slots__": ()}))
 
     return enter
 

@@ -7,7 +7,7 @@ import pytest
 
 from lowsock import cmsg, constants
 from lowsock.cmsg import _base
-from lowsock.cmsg._base import known, row_of
+from lowsock.cmsg._base import registered, row_of
 
 OWN_LEVEL = 0x10C50C  # no kernel has it
 
@@ -19,14 +19,14 @@ OWN_LEVEL = 0x10C50C  # no kernel has it
 def own_level():
     """A level of one's own; what is registered there is gone after the test."""
     yield OWN_LEVEL
-    _base._ENTRIES.pop(OWN_LEVEL, None)
+    _base._REGISTRY.pop(OWN_LEVEL, None)
 
 
 def new_class(name="Mine"):
     return type(name, (cmsg.ControlMessage,), {"__slots__": (), "__doc__": "One's own."})
 
 
-def registered(level, kind, name="Mine", **told):
+def register_new(level, kind, name="Mine", **told):
     return cmsg.register(level, kind, **told)(new_class(name))
 
 
@@ -57,7 +57,7 @@ SIZES = [
 
 @pytest.mark.parametrize(("told", "fit"), SIZES)
 def test_payloads_that_do_not_fit_stay_raw(own_level, told, fit):
-    cls = registered(own_level, 1, **told)
+    cls = register_new(own_level, 1, **told)
     for size in range(12):
         for data in (bytes(size), bytearray(size)):
             (message,) = cmsg.decode([(own_level, 1, data)])
@@ -69,7 +69,7 @@ def test_payloads_that_do_not_fit_stay_raw(own_level, told, fit):
 def test_from_data_takes_the_sizes_that_decode_takes(own_level, told, fit):
     if "sizes" in told:
         told = {"sizes": sorted(fit) if fit != set(range(12)) else ()}
-    cls = registered(own_level, 1, **told)
+    cls = register_new(own_level, 1, **told)
     for size in range(12):
         if size in fit:
             assert cls.from_data(bytes(size)).data == bytes(size)
@@ -81,7 +81,7 @@ def test_from_data_takes_the_sizes_that_decode_takes(own_level, told, fit):
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_classes_of_one_type_are_told_apart_by_size(own_level, order):
     told = [{"sizes": (4,)}, {"sizes": (1, 8)}, {"least": 3}]
-    classes = {i: registered(own_level, 1, f"Mine{i}", **told[i]) for i in order}
+    classes = {i: register_new(own_level, 1, f"Mine{i}", **told[i]) for i in order}
     sizes = {0: None, 1: 1, 2: None, 3: 2, 4: 0, 5: 2, 8: 1, 9: 2}
     for size, i in sizes.items():
         (message,) = cmsg.decode([(own_level, 1, bytes(size))])
@@ -98,7 +98,7 @@ CONFLICTS = [
 
 @pytest.mark.parametrize(("first", "second"), CONFLICTS)
 def test_a_place_that_is_taken_is_refused_and_stays(own_level, first, second):
-    cls, late = registered(own_level, 1, **first), new_class("Late")
+    cls, late = register_new(own_level, 1, **first), new_class("Late")
     with pytest.raises(ValueError, match=rf"Mine is registered for \({own_level}, 1\) already"):
         cmsg.register(own_level, 1, **second)(late)
     for size in (1, 4, 8, 9):
@@ -109,10 +109,10 @@ def test_a_place_that_is_taken_is_refused_and_stays(own_level, first, second):
 
 
 def test_a_class_that_is_refused_takes_no_place(own_level):
-    registered(own_level, 1, sizes=(4,))
+    register_new(own_level, 1, sizes=(4,))
     with pytest.raises(ValueError, match="Mine is registered"):
-        registered(own_level, 1, "Late", sizes=(8, 4))
-    last = registered(own_level, 1, "Last", sizes=(8,))
+        register_new(own_level, 1, "Late", sizes=(8, 4))
+    last = register_new(own_level, 1, "Last", sizes=(8,))
     assert type(cmsg.decode([(own_level, 1, bytes(8))])[0]) is last
 
 
@@ -172,8 +172,8 @@ def test_only_a_class_of_messages_is_registered(own_level, thing):
 
 def test_threads_that_register_at_once_lose_no_class(own_level, monkeypatch):
     """While one is about to enter its class, another comes in between: it has to wait."""
-    extended = _base._extended
-    other = threading.Thread(target=lambda: registered(own_level, 1, "Other", sizes=(2,)))
+    extended = _base._with_class
+    other = threading.Thread(target=lambda: register_new(own_level, 1, "Other", sizes=(2,)))
 
     def interrupted(*arguments):
         if not other.ident:
@@ -181,8 +181,8 @@ def test_threads_that_register_at_once_lose_no_class(own_level, monkeypatch):
             other.join(0.1)  # in vain, if all is well
         return extended(*arguments)
 
-    monkeypatch.setattr(_base, "_extended", interrupted)
-    registered(own_level, 1, "One", sizes=(1,))
+    monkeypatch.setattr(_base, "_with_class", interrupted)
+    register_new(own_level, 1, "One", sizes=(1,))
     other.join()
     messages = cmsg.decode([(own_level, 1, bytes(size)) for size in (1, 2)])
     assert [type(message).__name__ for message in messages] == ["One", "Other"]
@@ -198,14 +198,14 @@ def test_a_class_that_is_shown_is_one_that_the_platform_has(name):
 
 def test_a_class_that_the_platform_lacks_says_so(monkeypatch):
     monkeypatch.delitem(_base.CONSTANTS, "IP_TTL")
-    cls = known("IP_TTL", sizes=(4,))(new_class())
+    cls = registered("IP_TTL", sizes=(4,))(new_class())
     with pytest.raises(NotImplementedError, match="this platform has no IP_TTL"):
         cls.from_data(bytes(4))
 
 
 def test_two_names_of_one_number_are_one(monkeypatch):
-    monkeypatch.setattr(_base, "_ENTRIES", {})
-    cls = known("SO_DEBUG", "SO_DEBUG", sizes=(4,))(new_class())
+    monkeypatch.setattr(_base, "_REGISTRY", {})
+    cls = registered("SO_DEBUG", "SO_DEBUG", sizes=(4,))(new_class())
     assert row_of(cls).pairs == ((constants.SOL_SOCKET, constants.SO_DEBUG),)
 
 

@@ -217,7 +217,7 @@ def descriptor_part():
 
 
 def test_a_child_that_dies_is_told_with_its_last_words(monkeypatch):
-    monkeypatch.setattr(_mainjob, "CHILD", "raise SystemExit('no lowsock here')")
+    monkeypatch.setattr(_mainjob, "CHILD_CODE", "raise SystemExit('no lowsock here')")
     part = descriptor_part()
     assert not part.ok
     assert part.text.endswith("the child answered '' no lowsock here")
@@ -225,13 +225,13 @@ def test_a_child_that_dies_is_told_with_its_last_words(monkeypatch):
 
 def test_a_child_that_reads_something_else_is_noticed(monkeypatch):
     answer = "import socket, sys; socket.socket(fileno=int(sys.argv[1])).send(b'100000 of something else')"
-    monkeypatch.setattr(_mainjob, "CHILD", answer)
+    monkeypatch.setattr(_mainjob, "CHILD_CODE", answer)
     assert "the child answered '100000 of something else'" in descriptor_part().text
 
 
 def test_a_child_that_does_not_answer_is_killed(monkeypatch):
-    monkeypatch.setattr(_mainjob, "CHILD", "import time; time.sleep(60)")
-    monkeypatch.setattr(_mainjob, "PATIENCE", 0.1)
+    monkeypatch.setattr(_mainjob, "CHILD_CODE", "import time; time.sleep(60)")
+    monkeypatch.setattr(_mainjob, "CHILD_TIMEOUT", 0.1)
     begun = time.monotonic()
     assert not descriptor_part().ok
     assert time.monotonic() - begun < 30

@@ -209,7 +209,7 @@ REASONS = {
     "an option that the kernel lacks": (NotImplementedError("X: no SO_X"), "X: no SO_X; needs a key"),
     "a timeout": (socket.timeout("timed out"), f"nothing came within {_loopback.TIMEOUT} s; needs a key"),
     "something else than was sent": (_loopback.Missing("sent 1, received 2"), "sent 1, received 2; needs a key"),
-    "what the interpreter lacks": (_loopback.Lacking("no AF_X"), "no AF_X"),
+    "what the interpreter lacks": (_loopback.Unsupported("no AF_X"), "no AF_X"),
     "an error without a word": (ValueError(), "ValueError; needs a key"),
 }
 
@@ -230,13 +230,13 @@ def test_a_constant_that_is_not_there_is_the_answer():
 
 
 def test_a_family_that_the_interpreter_lacks_is_told():
-    with pytest.raises(_loopback.Lacking, match="no AF_NO_SUCH_FAMILY"):
+    with pytest.raises(_loopback.Unsupported, match="no AF_NO_SUCH_FAMILY"):
         _loopback.number("AF_NO_SUCH_FAMILY")
 
 
 def test_a_control_message_that_does_not_come_is_told():
     with pytest.raises(_loopback.Missing, match="no SCM_RIGHTS message came"):
-        _probing.came([], cmsg.Rights)
+        _probing.expect([], cmsg.Rights)
 
 
 OTHERS = {
@@ -268,7 +268,7 @@ def test_what_changed_on_its_way_is_told(case):
 
 @pytest.mark.parametrize(("pid", "told"), [(os.getpid(), f"process {os.getpid()},"), (None, "process not told,")])
 def test_who_is_there_may_be_told_without_the_process(pid, told):
-    assert _probes_unix._identity(peer.PeerCredentials(pid, os.geteuid(), os.getegid())).startswith(told)
+    assert _probes_unix._check_identity(peer.PeerCredentials(pid, os.geteuid(), os.getegid())).startswith(told)
 
 
 @pytest.mark.parametrize("place", range(3))
@@ -276,7 +276,7 @@ def test_somebody_else_is_told(place):
     ids = [os.getpid(), os.geteuid(), os.getegid()]
     ids[place] += 1
     with pytest.raises(_loopback.Missing, match=f"process {os.getpid()} was taken for process {ids[0]} of user {ids[1]}"):
-        _probes_unix._identity(peer.PeerCredentials(*ids))
+        _probes_unix._check_identity(peer.PeerCredentials(*ids))
 
 
 @pytest.fixture

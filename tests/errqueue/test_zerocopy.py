@@ -14,7 +14,7 @@ import pytest
 
 from lowsock import constants, errqueue
 from lowsock.errqueue import IcmpError, Sent, ZeroCopySender, _zerocopy
-from lowsock.errqueue._events import ATTACHED, ZeroCopyCompletion
+from lowsock.errqueue._events import READERS, ZeroCopyCompletion
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
 
@@ -303,11 +303,11 @@ def test_a_closed_sender_is_gone_but_its_events_are_not(udp_pair):
     for call in (lambda: sender.send(b"x"), sender.wait):
         with pytest.raises(ValueError, match="closed"):
             call()
-    assert sender not in list(ATTACHED.values())
+    assert sender not in list(READERS.values())
 
 
 def test_events_that_nobody_reads_are_counted_when_they_are_lost(udp_pair, monkeypatch):
-    monkeypatch.setattr(_zerocopy, "_STASHED", 3)
+    monkeypatch.setattr(_zerocopy, "_BACKLOG", 3)
     asked = constants.SOF_TIMESTAMPING_SOFTWARE | constants.SOF_TIMESTAMPING_TX_SOFTWARE | constants.SOF_TIMESTAMPING_OPT_ID
     udp_pair.a.setsockopt(socket.SOL_SOCKET, constants.SO_TIMESTAMPING, asked)
     with ZeroCopySender(udp_pair.a) as sender:
@@ -330,7 +330,7 @@ def test_the_limit_of_a_read_leaves_the_rest(udp_pair):
 def test_pieces_overlap_by_their_memory():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, ZeroCopySender(sock) as sender:
         memory = sender.buffer(10)
-        a, b, c = (sender._piece("data", memory[i:j]) for i, j in ((0, 5), (5, 10), (4, 6)))
+        a, b, c = (sender._region("data", memory[i:j]) for i, j in ((0, 5), (5, 10), (4, 6)))
         assert [a.overlaps(b), a.overlaps(c), b.overlaps(c), c.overlaps(a), b.overlaps(a)] == [
             False,
             True,

@@ -75,10 +75,10 @@ def test_what_was_sent_when_an_exception_came_is_entered_by_the_next_call(wire, 
     with ZeroCopySender(held) as sender:
 
         def conclude():
-            if sender._ledger.open is not None:
+            if sender._in_flight.unrecorded is not None:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(sender, "_conclude", conclude)
+        monkeypatch.setattr(sender, "_record_attempt", conclude)
         with pytest.raises(KeyboardInterrupt):
             sender.send(b"x" * 100)
         monkeypatch.undo()
@@ -117,14 +117,14 @@ def test_a_datagram_that_left_in_part_is_counted(wire):
 def test_in_doubt_it_sends_plain_copies(udp_pair):
     """The number of the next send cannot be told while a datagram is held back (UDP_CORK): the question would join it."""
     with ZeroCopySender(udp_pair.a) as sender:
-        sender._ledger.doubt = 1
+        sender._in_flight.uncertain = 1
         udp_pair.a.setsockopt(constants.SOL_UDP, constants.UDP_CORK, 1)
         assert sender.send(b"a").key is None
         udp_pair.a.setsockopt(constants.SOL_UDP, constants.UDP_CORK, 0)
         assert sender.send(b"b").key == 1  # 0 was the question's
         assert [udp_pair.b.recv(10) for _ in range(2)] == [b"a", b"b"]
         assert sender.wait(5)
-        assert sender._ledger.doubt == 0
+        assert sender._in_flight.uncertain == 0
 
 
 EXIT = """

@@ -14,7 +14,7 @@ import pytest
 
 from lowsock import constants, errqueue
 from lowsock.errqueue import ZeroCopySender
-from lowsock.errqueue._inflight import HELD
+from lowsock.errqueue._inflight import KEEP_ALIVE
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
 
@@ -126,7 +126,7 @@ def test_a_sender_that_is_collected_keeps_the_memory_and_warns(wire, held):
     del sender
     with pytest.warns(ResourceWarning, match="was never closed while 1 sends"):
         drop(senders)
-    kept = [bytes(piece.owner) for ledger in HELD for piece in ledger.pieces.values()]
+    kept = [bytes(region.owner) for in_flight in KEEP_ALIVE for region in in_flight.regions.values()]
     assert b"kept" + bytes(96) in kept
 
 
@@ -192,9 +192,9 @@ def test_a_merged_completion_says_of_all_what_is_true_of_the_first(wire, held):
 
 
 def test_a_sender_that_ends_with_nothing_in_flight_is_not_held(wire, held):
-    before = len(HELD)
+    before = len(KEEP_ALIVE)
     with ZeroCopySender(held) as sender:
         sender.send(b"x")
-        assert len(HELD) == before + 1
+        assert len(KEEP_ALIVE) == before + 1
         wire.release()
-    assert len(HELD) == before
+    assert len(KEEP_ALIVE) == before

@@ -12,8 +12,8 @@ import pytest
 
 from lowsock import constants, errqueue
 from lowsock.errqueue import ZeroCopySender
-from lowsock.errqueue._events import ATTACHED, cookie
-from lowsock.errqueue._inflight import HELD
+from lowsock.errqueue._events import READERS, cookie
+from lowsock.errqueue._inflight import KEEP_ALIVE
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's"),
@@ -27,7 +27,7 @@ class Injector(injecting.Injector):
     """Leaves finalizers alone: what is raised there goes nowhere, and on PyPy they run at any time."""
 
     def __call__(self, frame, event, arg):
-        own = frame.f_code.co_name not in ("forget", "<genexpr>")
+        own = frame.f_code.co_name not in ("remove", "<genexpr>")
         return super().__call__(frame, event, arg) if own and not is_final(frame) else None
 
 
@@ -104,7 +104,7 @@ def kernels_count(sock):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_wherever_an_exception_comes_the_count_is_right_and_nobody_is_locked_out(call):
-    held = len(HELD)
+    held = len(KEEP_ALIVE)
     for world, error, (point, raised) in at_every_step(CALLS[call], KeyboardInterrupt, World):
         assert point is None or raised is error, point
         error.__traceback__ = None
@@ -112,7 +112,7 @@ def test_wherever_an_exception_comes_the_count_is_right_and_nobody_is_locked_out
         if not sender._closed:
             key = in_another_thread(lambda sender=sender: sender.send(b"next")).key
             assert in_another_thread(lambda sender=sender, key=key: sender.wait(5, key)), point
-            assert (sender.pending, sender._ledger.doubt, sender._ledger.astray) == (0, 0, False), point
+            assert (sender.pending, sender._in_flight.uncertain, sender._in_flight.saw_foreign) == (0, 0, False), point
             read = [number for event in sender.read() for number in range(event.first, event.last + 1)]
             assert call in EVENTS or read == list(range(key + 1)), point
             sender.close(0)
@@ -120,11 +120,11 @@ def test_wherever_an_exception_comes_the_count_is_right_and_nobody_is_locked_out
         assert in_another_thread(lambda world=world: ZeroCopySender(world.a).next_key) == next_key, point
         assert kernels_count(world.a) == next_key, point
         assert in_another_thread(lambda world=world: ZeroCopySender(world.other).close() or True), point
-    assert len(HELD) == held
+    assert len(KEEP_ALIVE) == held
 
 
 def test_a_sender_that_was_not_quite_made_is_none():
     for world, error, _ in at_every_step(CALLS["a new one"], KeyboardInterrupt, World):
         error.__traceback__ = None
-        assert cookie(world.other.fileno()) not in ATTACHED
+        assert cookie(world.other.fileno()) not in READERS
         ZeroCopySender(world.other).close()

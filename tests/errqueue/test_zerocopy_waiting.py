@@ -15,7 +15,7 @@ import pytest
 
 from lowsock import constants
 from lowsock.errqueue import ZeroCopySender
-from lowsock.errqueue._exclusive import Surely
+from lowsock.errqueue._exclusive import ReleaseGuard
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
 
@@ -192,7 +192,7 @@ def test_handlers_that_raise_lose_no_piece_and_no_completion(udp_pair, drain):
             key = sender.send(b"last").key
             assert sender.wait(5, key=key)
             assert sender.pending == 0
-            assert not sender._ledger.astray
+            assert not sender._in_flight.saw_foreign
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -237,7 +237,7 @@ def test_a_handler_that_comes_back_in_is_refused(udp_pair, monkeypatch):
 def test_a_lock_whose_exit_was_left_out_is_let_go(count, raised):
     """As on CPython 3.9 and PyPy, where the exception comes before the exit: ``count`` holds are left behind."""
     lock = threading.RLock()
-    with contextlib.suppress(KeyboardInterrupt), Surely(lock):
+    with contextlib.suppress(KeyboardInterrupt), ReleaseGuard(lock):
         for _ in range(count):
             lock.acquire()
         if raised:
@@ -247,8 +247,8 @@ def test_a_lock_whose_exit_was_left_out_is_let_go(count, raised):
 
 def test_a_lock_within_itself_is_held_until_the_outer_end():
     lock = threading.RLock()
-    with Surely(lock), lock:
-        with Surely(lock), lock:
+    with ReleaseGuard(lock), lock:
+        with ReleaseGuard(lock), lock:
             pass
         assert lock._is_owned()
     assert not lock._is_owned()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The decoder of control messages under atheris, which looks for bytes that take it to places where it has not been.
+"""The decoder of control messages under atheris, which looks for bytes that reach new code.
 
 The first byte of an input says what follows: an even one, triples; an odd one, a control buffer.
 """
@@ -34,7 +34,7 @@ def triples(content):
     return found
 
 
-def one(content):
+def test_one_input(content):
     if content[:1] < b"\1" or content[0] % 2 == 0:
         laws.check_decoder(triples(content[1:]))
     else:
@@ -43,5 +43,5 @@ def one(content):
 
 if __name__ == "__main__":
     print(f"{len(laws.TARGETS)} pairs of level and type, {len(laws.CLASSES)} classes", file=sys.stderr)
-    atheris.Setup(sys.argv, one)
+    atheris.Setup(sys.argv, test_one_input)
     atheris.Fuzz()

@@ -11,14 +11,14 @@ import lowsock.cmsg
 import lowsock.constants
 from lowsock._memory.ancillary import parse
 from lowsock.cmsg import ControlMessage, arrival, decode
-from lowsock.cmsg._base import _ENTRIES, row_of
+from lowsock.cmsg._base import _REGISTRY, row_of
 from lowsock.errqueue._events import to_event
 
 REFUSALS = (TypeError, ValueError, OverflowError)  # what a constructor may say to fields that no kernel would deliver
 
 
 def _registered():
-    for level, kinds in _ENTRIES.items():
+    for level, kinds in _REGISTRY.items():
         for kind, (_, _, by_size) in kinds.items():
             if all(cls.__module__.startswith("lowsock.") for cls in by_size.values()):  # tests register their own
                 yield level, kind, by_size
@@ -37,7 +37,7 @@ NAMES = {**vars(lowsock.cmsg), **CLASSES}  # what a repr may speak of
 
 def classes(level, kind):
     """The classes of one level and type, by size of payload; under None the one that takes any from its least on."""
-    return _ENTRIES.get(level, {}).get(kind, (None, None, {}))[2]
+    return _REGISTRY.get(level, {}).get(kind, (None, None, {}))[2]
 
 
 def expected(level, kind, size):

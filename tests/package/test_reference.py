@@ -9,7 +9,7 @@ from places import DOCS
 
 from lowsock import OwnedFds, aio, cmsg, errqueue, peer, udp
 from lowsock.cmsg import ControlMessage
-from lowsock.cmsg._base import UNASKED, row_of
+from lowsock.cmsg._base import NO_OPTION, row_of
 
 pytestmark = pytest.mark.unsanitized
 
@@ -41,7 +41,7 @@ def test_a_row_says_what_the_code_says(name):
     row, (fields, (kernel, direction, option, payload, since, pages)) = row_of(CLASSES[name]), ROWS[name]
     assert tuple(fields) == CLASSES[name]._fields
     assert kernel.strip("`") in {row.name, row.name.replace("_OLD", "")}
-    assert option.strip("` ") == (row.option or UNASKED)
+    assert option.strip("` ") == (row.option or NO_OPTION)
     assert (direction == "sent") == (row.option is None)
     assert row.since in {"", since}
     assert since

@@ -43,12 +43,12 @@ def socks(request):
 def eager(sock, **options):
     """An endpoint that begins with a burst, on PyPy as well."""
     endpoint = udp.Endpoint(sock, **options)
-    endpoint._receiver._patience = 0
+    endpoint._receiver._countdown = 0
     return endpoint
 
 
 def forced(endpoint):
-    endpoint._receiver._patience = 0
+    endpoint._receiver._countdown = 0
     return endpoint.recv()
 
 
@@ -169,7 +169,7 @@ def test_who_asks_and_is_answered_receives_singly(socks, monkeypatch):
     senders, sock, to = socks
     receiver, bursts = eager(sock), []
     monkeypatch.setattr(receiving, "_recv_burst", lambda *all: bursts.append(1) or lib.lowsock_udp_recv_burst(*all))
-    for _ in range(1 + receiving._ALONE):
+    for _ in range(1 + receiving._BURST_RETRY):
         senders[0].send(b"?", to)
         assert len(receiver.recv()) == 1
     assert len(bursts) == 1

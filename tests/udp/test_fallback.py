@@ -176,7 +176,7 @@ def test_a_connected_peer_that_refuses_is_remembered_without_an_address(narrow):
 
 @linux
 def test_a_bounded_number_of_destinations_is_remembered(narrow, monkeypatch):
-    monkeypatch.setattr(sending, "DESTINATIONS", 4)
+    monkeypatch.setattr(sending, "MAX_DESTINATIONS", 4)
     narrow.discover(constants.IP_PMTUDISC_DONT)
     one = udp.Endpoint(narrow.a)
     for port in range(40_000, 40_006):

@@ -51,7 +51,9 @@ def test_what_was_set_before_stays_set(sock, name):
     assert before[name] == 1
 
 
-@pytest.mark.parametrize("step", ["has_coalescing", "_enabled", "_zerocopy_sender", "Sender", "most_segments", "set_clock"])
+@pytest.mark.parametrize(
+    "step", ["has_coalescing", "_enabled", "_zerocopy_sender", "Sender", "kernel_max_segments", "set_clock"]
+)
 def test_whatever_a_signal_handler_interrupts_is_undone(sock, monkeypatch, step):
     class Interrupted(BaseException):
         pass

@@ -41,7 +41,7 @@ class Narrow:
 
     def calls(self, segment):
         """What offload would be used for a send with segments of that size."""
-        return self.one._sender.offers(b"", segment)
+        return self.one._sender.max_segments(b"", segment)
 
     def goes(self, segment):
         data = b"".join(struct.pack(">I", i) for i in range(2500))

@@ -32,7 +32,7 @@ a, b = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
 b.bind(("127.0.0.1", 0))
 b.settimeout(5)
 one, other = udp.Endpoint(a, gso=False), udp.Endpoint(b, gro=False)
-other._receiver._patience = 0  # PyPy would not try
+other._receiver._countdown = 0  # PyPy would not try
 
 def came(count):
     got = []

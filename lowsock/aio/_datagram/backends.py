@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 from lowsock._batch.functions import sendmmsg
 from lowsock._batch.recv_batch import RecvBatch
 from lowsock.udp import Datagram, Endpoint
-from lowsock.udp._control import checked, ready
+from lowsock.udp._control import checked, control_buffer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ class UdpBackend(_Backend):
     def checked_control(self, address: Address, ecn: Any, source: Any) -> Control:
         """What `send_with_control` takes. Raises if a datagram to this address cannot have them."""
         control = checked(ecn, source, None, None)
-        ready(control, self._sock.family == socket.AF_INET or _is_mapped(address), 0, 0)
+        control_buffer(control, self._sock.family == socket.AF_INET or _is_mapped(address), 0, 0)
         return control.ecn, control.source
 
     def read_errors(self) -> list[Event]:
