@@ -13,10 +13,11 @@ from operator import itemgetter
 from lowsock._batch.inbox import CONTROL, COUNT, give, take
 from lowsock._batch.outbox import BATCH, JOIN_SIZE, PIECES, SHAPE, Outbox, deliver, encode_named, send_pieces
 from lowsock._memory.address import family_of
-from lowsock._memory.ancillary import NO_ANCDATA, close_all, descriptors
+from lowsock._memory.ancillary import NO_ANCDATA
+from lowsock._memory.closing import close_all, descriptors
 from lowsock._message.receiving import recvmsg
 from lowsock._message.sending import sendmsg
-from lowsock._system import kinds
+from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import INT_MAX, ZERO, checked_int, iterated
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.ffi import ffi, lib

@@ -17,12 +17,12 @@ from lowsock._batch.outbox import not_busy
 from lowsock._memory.address import cached_inet, cached_inet6, decode_inet, decode_name
 from lowsock._memory.ancillary import CMSG_LEN
 from lowsock._memory.buffers import PYPY
-from lowsock._system import kinds
+from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import MSG_DONTWAIT
-from lowsock._system.descriptor import target
 from lowsock._system.errors import RETRYABLE, raised_here
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.target import target
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

@@ -14,8 +14,8 @@ from lowsock._memory.address import encode_for, family_of
 from lowsock._memory.ancillary import CMSG_SPACE, NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
 from lowsock._memory.buffers import Gathered
 from lowsock._system.constants import MSG_DONTWAIT
-from lowsock._system.descriptor import target
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.target import target
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

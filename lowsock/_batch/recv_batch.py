@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+from lowsock._batch.base import Reused
 from lowsock._batch.inbox import COUNT, Inbox, aligned
 from lowsock._batch.outbox import not_busy
-from lowsock._batch.reused import Reused
 from lowsock._system.arguments import ZERO, checked_index, checked_int
 from lowsock._system.ffi import lib
 

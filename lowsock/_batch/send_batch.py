@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import select
 
+from lowsock._batch.base import Reused
 from lowsock._batch.inbox import aligned
 from lowsock._batch.outbox import PIECES, SOCKADDR, encode_named, not_busy, pack_control, send_pieces
-from lowsock._batch.reused import Reused
 from lowsock._memory.address import family_of
 from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
 from lowsock._memory.buffers import as_bytes, listed
-from lowsock._system import kinds
+from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
-from lowsock._system.descriptor import target
 from lowsock._system.errors import raised_here
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.target import target
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

@@ -5,5 +5,6 @@ In: the caller's buffers, addresses and control messages, and the bytes that the
 for one call, ``struct sockaddr`` as bytes, control buffers, tuples. Called by `_message`, `_batch` and the public modules.
 
 `buffers` gathers and scatters the caller's buffers. `address` encodes and decodes addresses, and caches them. `ancillary`
-does the same with control messages, and closes descriptors that nobody gets. `reply` is the pool of memory for receives.
+does the same with control messages; `closing` closes received descriptors that nobody gets. `recv_pool` has the memory that
+receives fill.
 """

@@ -20,19 +20,19 @@ from _socket import (
 )
 
 from lowsock._memory.buffers import as_bytes
-from lowsock._system import kinds
+from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import checked_field
 from lowsock._system.constants import CONSTANTS
-from lowsock._system.descriptor import target
 from lowsock._system.errors import fail, raised_here
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
+from lowsock._system.target import target
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from typing import Any, Callable
 
-    from lowsock._memory.reply import Reply
+    from lowsock._memory.recv_pool import Reply
     from lowsock._system.types import Address, Socket
 
 CACHE_SIZE = 1024  # entries: only IPv4 and IPv6 are cached, whose tuples depend on the bytes alone

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import os
 from _collections_abc import Sequence
 from _socket import AF_UNIX, SOCK_STREAM
 from struct import pack
 
 from lowsock._memory.buffers import as_bytes
-from lowsock._memory.reply import Reply
+from lowsock._memory.recv_pool import Reply
 from lowsock._system.arguments import INT_MAX, checked_index, checked_int, iterated
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import ffi, lib
@@ -25,7 +24,6 @@ NO_ANCDATA: tuple[ControlMessage, ...] = ()
 
 SOL_SOCKET = CONSTANTS["SOL_SOCKET"]
 SCM_RIGHTS = CONSTANTS["SCM_RIGHTS"]
-_CARRY_DESCRIPTORS = (SCM_RIGHTS, CONSTANTS.get("SCM_PIDFD", -1))
 INT_SIZE = ffi.sizeof("int")
 _HEADER = lib.lowsock_cmsg_len(0)
 _INFO, _ROW = lib.LOWSOCK_INFO, lib.LOWSOCK_ROW
@@ -109,31 +107,6 @@ def parse(control: bytes) -> Ancillary:
     ffi.memmove(reply.struct.control, control, len(control))
     answer = lib.lowsock_parse(reply.struct, len(control))
     return decode(reply, ffi.unpack(reply.info, -answer - lib.LOWSOCK_MORE))
-
-
-def descriptors(ancdata: Iterable[tuple[int, int, bytes]]) -> list[int]:
-    """The descriptors in received control messages, whole ones only."""
-    fds: list[int] = []
-    for level, kind, data in ancdata:
-        if level == SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
-            fds += memoryview(data[: len(data) - len(data) % INT_SIZE]).cast("i")
-    return fds
-
-
-def close_received(reply: Reply, ancdata: Ancillary | None) -> None:
-    """Closes the descriptors that a call received and will not return: those in ``ancdata``; if it is None, in ``reply``."""
-    if ancdata is None:
-        lib.lowsock_reply_close(reply.struct)
-    else:
-        close_all(descriptors(ancdata))
-
-
-def close_all(fds: list[int]) -> None:
-    for fd in fds:
-        try:
-            os.close(fd)
-        except OSError:  # somebody closed it before
-            pass
 
 
 def refuse_without_data(fd: int, name: str = "buffers (or data)") -> None:

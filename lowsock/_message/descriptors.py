@@ -6,17 +6,18 @@ from __future__ import annotations
 import errno
 
 from lowsock._memory import address as _address
-from lowsock._memory.ancillary import CMSG_SPACE, INT_SIZE, Control, close_all, encode_rights
+from lowsock._memory.ancillary import CMSG_SPACE, INT_SIZE, Control, encode_rights
 from lowsock._memory.buffers import joined
-from lowsock._memory.reply import DATA, FREE, give, new_entry, take
+from lowsock._memory.closing import close_all
+from lowsock._memory.recv_pool import DATA, FREE, give, new_entry, take
 from lowsock._message.receiving import POLLIN
 from lowsock._message.sending import transmit
-from lowsock._system import kinds
+from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import INT_MAX, checked_int, iterated
 from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
-from lowsock._system.descriptor import target
 from lowsock._system.errors import MORE
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.target import target
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

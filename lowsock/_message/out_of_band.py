@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from lowsock._system.descriptor import target
 from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
+from lowsock._system.target import target
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

@@ -14,15 +14,16 @@ import errno
 import select
 
 from lowsock._memory import address as _address
-from lowsock._memory.ancillary import CMSG_SPACE, close_received, decode
+from lowsock._memory.ancillary import CMSG_SPACE, decode
 from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced, Scattered
-from lowsock._memory.reply import CONTROL, DATA, FREE, give, new_entry, take
-from lowsock._system import kinds
+from lowsock._memory.closing import close_received
+from lowsock._memory.recv_pool import CONTROL, DATA, FREE, give, new_entry, take
+from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import INT_MAX, ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT, MSG_TRUNC
-from lowsock._system.descriptor import target
 from lowsock._system.errors import CACHED, MORE, fail
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.target import target
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from lowsock._memory.reply import Reply
+    from lowsock._memory.recv_pool import Reply
     from lowsock._system.types import Address, Ancillary, Buffer, Received, Socket
 
 POLLIN = select.POLLIN | select.POLLPRI

@@ -9,17 +9,17 @@ from _socket import AF_UNIX
 from lowsock._memory import address as _address
 from lowsock._memory.ancillary import CMSG_SPACE, INT_SIZE, decode, encode_rights
 from lowsock._memory.buffers import joined
-from lowsock._memory.reply import DATA, FREE, give, new_entry, take
+from lowsock._memory.recv_pool import DATA, FREE, give, new_entry, take
 from lowsock._message.descriptors import MAX_FDS, OTHER_CONTROL, SCM_MAX_FD
 from lowsock._message.owned import OwnedFds, new_slots, owner, refuse_closed
 from lowsock._message.receiving import POLLIN
 from lowsock._message.sending import transmit
-from lowsock._system import kinds
+from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import INT_MAX, checked_int, iterated
 from lowsock._system.constants import MSG_DONTWAIT
-from lowsock._system.descriptor import target
 from lowsock._system.errors import MORE, raised_here
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.target import target
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

@@ -13,12 +13,12 @@ import select
 from lowsock._memory import address as _address
 from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
 from lowsock._memory.buffers import PYPY, Gathered, joined, viewed
-from lowsock._system import kinds
+from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
-from lowsock._system.descriptor import target
 from lowsock._system.errors import RETRYABLE, fail, raised_here
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.target import target
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing

@@ -10,8 +10,8 @@ import time
 
 from lowsock._system.arguments import checked_seconds
 from lowsock._system.constants import MSG_ERRQUEUE
-from lowsock._system.descriptor import target
 from lowsock._system.errors import AGAIN, MORE, fail, raised_here, time_out
+from lowsock._system.target import target
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:

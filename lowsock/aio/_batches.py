@@ -14,13 +14,14 @@ from lowsock._batch.inbox import COUNT, events_of, has_ended
 from lowsock._batch.outbox import Outbox, deliver
 from lowsock._batch.recv_batch import RecvBatch
 from lowsock._batch.send_batch import SendBatch
-from lowsock._memory.ancillary import SOL_SOCKET, close_all, descriptors
+from lowsock._memory.ancillary import SOL_SOCKET
+from lowsock._memory.closing import close_all, descriptors
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.errors import RETRYABLE, fail
 from lowsock._system.ffi import lib
-from lowsock.aio._wait.queue import WRITE
-from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, read_direction
+from lowsock.aio._wait.attempts import attempt, checked_flags, descriptor, read_direction
+from lowsock.aio._wait.waiters import WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,9 +13,7 @@ from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._message import descriptors, receiving, rights, sending
 from lowsock._message.owned import OwnedFds
 from lowsock._system.constants import CONSTANTS
-from lowsock.aio._wait.queue import WRITE
-from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import (
+from lowsock.aio._wait.attempts import (
     MODULES,
     attempt,
     call_when_ready,
@@ -25,6 +23,8 @@ from lowsock.aio._wait.waiting import (
     reraise_unless_ours,
     snapshot,
 )
+from lowsock.aio._wait.trio import checkpoint, is_trio
+from lowsock.aio._wait.waiters import WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,9 +11,9 @@ from lowsock import errqueue
 from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._system.arguments import checked_seconds
 from lowsock._system.errors import fail
-from lowsock.aio._wait.queue import ERROR, WRITE
+from lowsock.aio._wait.attempts import attempt, checked_flags, descriptor, snapshot
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, snapshot
+from lowsock.aio._wait.waiters import ERROR, WRITE
 from lowsock.errqueue._events import LIMIT
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from lowsock import errqueue
 from lowsock._system.arguments import checked_seconds
 from lowsock._system.errors import fail
 from lowsock._system.exports import public
-from lowsock.aio._wait.queue import ERROR
+from lowsock.aio._wait.attempts import attempt, descriptor
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import attempt, descriptor
+from lowsock.aio._wait.waiters import ERROR
 from lowsock.aio._zerocopy import ZeroCopySender
 from lowsock.errqueue._events import LIMIT
 

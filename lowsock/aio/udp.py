@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock import udp
 from lowsock._system.exports import public
-from lowsock.aio._wait.queue import READ, WRITE
+from lowsock.aio._wait.attempts import attempt, checked_flags, descriptor, snapshot
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import attempt, checked_flags, descriptor, snapshot
+from lowsock.aio._wait.waiters import READ, WRITE
 from lowsock.aio._zerocopy import finish
 from lowsock.errqueue._events import LIMIT
 

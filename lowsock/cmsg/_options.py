@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lowsock._memory.ancillary import CMSG_SPACE
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
-from lowsock._system.descriptor import target
 from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
+from lowsock._system.target import target
 from lowsock.cmsg._base import NO_OPTION, ControlMessage, Row, pair, row_of
 from lowsock.cmsg._fields import INT_SIZE
 from lowsock.cmsg._ip import LINUX

@@ -13,7 +13,7 @@ ip(7), ipv6(7), socket(7).
 #   _events.py     the events, `read` and `wait`: one receive with MSG_ERRQUEUE becomes one event
 #   _zerocopy.py   `ZeroCopySender`: sending, completions, closing
 #   _inflight.py   the sends in flight and their count, which must be the kernel's; one send
-#   _exclusive.py  the lock of a sender
+#   _lock.py       the lock of a sender
 
 from typing import TYPE_CHECKING
 

@@ -11,12 +11,12 @@ from weakref import WeakValueDictionary
 
 from lowsock._memory import address as _address
 from lowsock._memory import ancillary as _ancillary
-from lowsock._memory.reply import CONTROL, DATA, Reply, give, take
+from lowsock._memory.recv_pool import CONTROL, DATA, Reply, give, take
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT, MSG_ERRQUEUE
-from lowsock._system.descriptor import target
 from lowsock._system.errors import MORE, RETRYABLE, fail
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.target import target
 from lowsock._system.waiting import SharedWaiter
 from lowsock.cmsg._base import ControlMessage, decode
 from lowsock.cmsg._errors import ExtendedError, Origin

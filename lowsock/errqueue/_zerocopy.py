@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING, Any
 from lowsock._memory import address as _address
 from lowsock._memory.ancillary import NO_ANCDATA, encode
 from lowsock._memory.buffers import viewed
-from lowsock._memory.reply import CONTROL, DATA, Reply
+from lowsock._memory.recv_pool import CONTROL, DATA, Reply
 from lowsock._system.arguments import checked_int, checked_seconds
 from lowsock._system.constants import MSG_DONTWAIT
-from lowsock._system.descriptor import target
 from lowsock._system.errors import fail, time_out
 from lowsock._system.ffi import ffi
+from lowsock._system.target import target
 from lowsock._system.waiting import SharedWaiter
 from lowsock.cmsg._fields import UINT32
 from lowsock.errqueue._events import LIMIT, READERS, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
-from lowsock.errqueue._exclusive import ReleaseGuard, exclusive
 from lowsock.errqueue._inflight import (
     KEEP_ALIVE,
     MSG_ZEROCOPY,
@@ -45,6 +44,7 @@ from lowsock.errqueue._inflight import (
     remember,
     removal_callback,
 )
+from lowsock.errqueue._lock import ReleaseGuard, exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

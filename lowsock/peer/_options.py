@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from lowsock._message.owned import OwnedFds, new_slots, owner
 from lowsock._system.constants import CONSTANTS
-from lowsock._system.descriptor import target
 from lowsock._system.errors import fail
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.target import target
 
 if TYPE_CHECKING:
     from typing import NoReturn

@@ -10,11 +10,11 @@ much, cut apart again. Where the kernel or the platform has no offload, the same
 #
 #   _endpoint.py   `Endpoint`: sets the options, and hands each call to one of the next three
 #   _sending.py    `send`: offload, what is done if it is refused, and what is remembered of that
-#   _many.py       `send_many`: a batch
+#   _send_many.py  `send_many`: a batch
 #   _receiving.py  `recv`, `recv_coalesced`, `recv_into`
 #   _arrival.py    what they return, and the memory that C fills
 #   _control.py    control buffers of datagrams to be sent, each made once
-#   _probe.py      what the socket and the kernel can do
+#   _capabilities.py  what the socket and the kernel can do
 
 from typing import TYPE_CHECKING
 

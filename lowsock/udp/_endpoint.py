@@ -6,14 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lowsock import cmsg
-from lowsock._system.descriptor import target
+from lowsock._system.target import target
 from lowsock.cmsg._options import restore_options
 from lowsock.errqueue._events import LIMIT, Event, read
 from lowsock.errqueue._zerocopy import ZeroCopySender
 from lowsock.udp._arrival import Coalesced, Datagram, Received
-from lowsock.udp._many import send_many
-from lowsock.udp._probe import check, current_options, has_coalescing, kernel_max_segments, set_clock
+from lowsock.udp._capabilities import check, current_options, has_coalescing, kernel_max_segments, set_clock
 from lowsock.udp._receiving import Receiver
+from lowsock.udp._send_many import send_many
 from lowsock.udp._sending import Fallbacks, Sender
 
 if TYPE_CHECKING:

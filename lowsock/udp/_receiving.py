@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced, Scattered
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT, MSG_ERRQUEUE
-from lowsock._system.descriptor import target
 from lowsock._system.errors import fail, raised_here, raised_inside
 from lowsock._system.ffi import lib
+from lowsock._system.target import target
 from lowsock._system.waiting import retry
 from lowsock.udp._arrival import CHANGED, DATAGRAM, SHIFT, SIZE, Burst, Coalesced, Datagram, Received, RecvBuffer
 

@@ -19,10 +19,10 @@ from lowsock._memory.address import encode_for, family_of
 from lowsock._memory.buffers import COPY_SIZE, PYPY, viewed
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
-from lowsock._system.descriptor import target
 from lowsock._system.errors import raised_inside
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
+from lowsock._system.target import target
 from lowsock._system.waiting import retry
 from lowsock.cmsg._base import pair
 from lowsock.cmsg._ipv6 import MAPPED

@@ -16,8 +16,8 @@ from injecting import at_every_step
 
 import lowsock
 from lowsock import aio
-from lowsock.aio._wait import waiting as _waiting
-from lowsock.aio._wait.queue import QUEUES, READ
+from lowsock.aio._wait import attempts as _waiting
+from lowsock.aio._wait.waiters import QUEUES, READ
 
 
 class World:

@@ -12,7 +12,7 @@ import pytest
 
 from lowsock import aio, cmsg, errqueue
 from lowsock.aio import errqueue as awaitable
-from lowsock.aio._wait import queue as _queue
+from lowsock.aio._wait import waiters as _queue
 from lowsock.constants import MSG_ERRQUEUE
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="error queues are Linux's")

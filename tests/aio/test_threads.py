@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from lowsock import aio
-from lowsock.aio._wait.queue import QUEUES
+from lowsock.aio._wait.waiters import QUEUES
 
 THREADS, ROUNDS = 4, 200
 

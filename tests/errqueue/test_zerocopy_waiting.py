@@ -15,7 +15,7 @@ import pytest
 
 from lowsock import constants
 from lowsock.errqueue import ZeroCopySender
-from lowsock.errqueue._exclusive import ReleaseGuard
+from lowsock.errqueue._lock import ReleaseGuard
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
 

@@ -50,7 +50,7 @@ static inline void copy(struct input *input, void *to, size_t size)
     input->left -= there;
 }
 
-/* ---- memory, as lowsock/_memory/reply.py gives it ---- */
+/* ---- memory, as lowsock/_memory/recv_pool.py gives it ---- */
 
 static inline void *exactly(size_t size)
 {

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from lowsock import aio
-from lowsock.aio._wait.queue import QUEUES
+from lowsock.aio._wait.waiters import QUEUES
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import lowsock
 from lowsock._memory import ancillary as _ancillary
+from lowsock._memory import closing
 
 INT_MAX = 2**31 - 1
 HEADER = lowsock.CMSG_LEN(0)
@@ -199,12 +200,12 @@ def test_parsing_closes_no_descriptor(open_fds):
 def test_descriptors_are_whole_ones():
     data = array.array("i", [7, 8]).tobytes()
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-    assert _ancillary.descriptors([(*rights, data + b"\1\2"), (9, 9, data), (*rights, b"")]) == [7, 8]
+    assert closing.descriptors([(*rights, data + b"\1\2"), (9, 9, data), (*rights, b"")]) == [7, 8]
 
 
 def test_a_pidfd_is_a_descriptor():
     messages = [(socket.SOL_SOCKET, 4, array.array("i", [7]).tobytes())]  # SCM_PIDFD
-    assert _ancillary.descriptors(messages) == ([7] if sys.platform.startswith("linux") else [])
+    assert closing.descriptors(messages) == ([7] if sys.platform.startswith("linux") else [])
 
 
 # ---- any bytes ----

@@ -8,7 +8,7 @@ import pytest
 
 import lowsock
 from lowsock import constants
-from lowsock._memory import reply as _reply
+from lowsock._memory import recv_pool as _reply
 
 pytestmark = pytest.mark.smoke
 

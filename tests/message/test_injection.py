@@ -15,7 +15,7 @@ from injecting import LARGE, TIMEOUTS, Call, Failed, Raised, World, at_every_ste
 
 import lowsock
 from lowsock import constants
-from lowsock._memory import reply as _reply
+from lowsock._memory import recv_pool as _reply
 from lowsock._system.ffi import lib
 
 ROOM = 256  # bytes for control messages

@@ -13,6 +13,7 @@ from places import FUZZ
 
 import lowsock
 from lowsock._memory import ancillary as _ancillary
+from lowsock._memory import closing
 
 INT_MAX = 2**31 - 1
 HEADER = lowsock.CMSG_LEN(0)
@@ -101,7 +102,7 @@ def test_less_than_a_header_at_the_end_is_nothing(zeroed, control, rest):
 @given(controls)
 def test_descriptors_are_those_of_the_rows(control):
     rows = model(control)
-    assert _ancillary.descriptors(_ancillary.parse(control)) == [
+    assert closing.descriptors(_ancillary.parse(control)) == [
         fd
         for level, kind, data in rows
         if level == RIGHTS[0] and kind in _ancillary._CARRY_DESCRIPTORS

@@ -223,7 +223,7 @@ KINDS = """
 import {first}
 import {second}
 import lowsock
-from lowsock._system import kinds
+from lowsock._system import socket_class as kinds
 
 a, b = __import__("socket").socketpair()
 before = kinds.Socket.__module__
@@ -233,7 +233,7 @@ print(before, kinds.Socket.__module__)
 
 
 @pytest.mark.parametrize(
-    ("order", "before"), [(("socket", "lowsock"), "socket"), (("lowsock", "socket"), "lowsock._system.kinds")]
+    ("order", "before"), [(("socket", "lowsock"), "socket"), (("lowsock", "socket"), "lowsock._system.socket_class")]
 )
 def test_a_plain_socket_is_known_whichever_is_imported_first(order, before):
     said = run(KINDS.format(first=order[0], second=order[1]))

@@ -31,7 +31,17 @@ LINES = [
 
 def by_mypy():
     """The lines of each program that mypy finds an error in."""
-    command = [sys.executable, "-I", "-m", "mypy", "--strict", "--no-incremental", "--config-file=", str(RIGHT), str(WRONG)]
+    command = [
+        sys.executable,
+        "-I",
+        "-m",
+        "mypy",
+        "--strict",
+        "--cache-dir=/dev/null",
+        "--config-file=",
+        str(RIGHT),
+        str(WRONG),
+    ]
     done = subprocess.run(command, cwd=PROGRAMS, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
     found = re.findall(r"(\w+)\.py:(\d+): error: ", done.stdout)
     assert found, done.stdout

@@ -12,8 +12,8 @@ import pytest
 from lowsock import cmsg, udp
 from lowsock._system.ffi import ffi
 from lowsock.errqueue import _zerocopy
-from lowsock.udp import _many as many
 from lowsock.udp import _receiving as receiving
+from lowsock.udp import _send_many as many
 from lowsock.udp import _sending as sending
 
 LINUX = os.uname().sysname == "Linux"

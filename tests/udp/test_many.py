@@ -11,7 +11,7 @@ import pytest
 
 from lowsock import cmsg, constants, udp
 from lowsock._system.errors import fail
-from lowsock.udp import _many as many
+from lowsock.udp import _send_many as many
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this is Linux's")
 FAMILIES = {"4": (socket.AF_INET, "127.0.0.1"), "6": (socket.AF_INET6, "::1")}

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lowsock._system.errors import raised_inside
-from lowsock.aio._datagram.sender import DatagramSender
+from lowsock.aio._datagram.sending import DatagramSender
 from lowsock.udp import Datagram
 
 if TYPE_CHECKING:

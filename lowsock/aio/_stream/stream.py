@@ -14,15 +14,15 @@ from lowsock._message.rights import recv_rights, send_rights
 from lowsock._message.sending import sendmsg
 from lowsock._system.arguments import checked_int, iterated
 from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
-from lowsock._system.descriptor import target
 from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
+from lowsock._system.target import target
 from lowsock.aio._stream.incoming import HEADER, Incoming, Received
+from lowsock.aio._wait.attempts import MODULES, attempt, descriptor, is_uncontended, reraise_unless_ours
 from lowsock.aio._wait.closing import close
-from lowsock.aio._wait.lock import Lock
-from lowsock.aio._wait.queue import READ, WRITE
+from lowsock.aio._wait.task_lock import Lock
 from lowsock.aio._wait.trio import checkpoint, is_trio
-from lowsock.aio._wait.waiting import MODULES, attempt, descriptor, is_uncontended, reraise_unless_ours
+from lowsock.aio._wait.waiters import READ, WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

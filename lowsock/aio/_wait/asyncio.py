@@ -7,7 +7,7 @@ import errno
 import sys
 from typing import TYPE_CHECKING, Any, Callable
 
-from lowsock.aio._wait.queue import WRITE, Queue, Waiter
+from lowsock.aio._wait.waiters import WRITE, Queue, Waiter
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future

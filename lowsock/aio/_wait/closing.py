@@ -7,8 +7,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from lowsock._system.descriptor import target
-from lowsock.aio._wait.queue import ERROR, QUEUES, READ, WRITE, Queue, key_of
+from lowsock._system.target import target
+from lowsock.aio._wait.waiters import ERROR, QUEUES, READ, WRITE, Queue, key_of
 
 if TYPE_CHECKING:
     from lowsock._system.types import Socket

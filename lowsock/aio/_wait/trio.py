@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, Callable
 
-from lowsock.aio._wait.queue import WRITE, Queue, Waiter
+from lowsock.aio._wait.waiters import WRITE, Queue, Waiter
 
 
 def running_token() -> Any:

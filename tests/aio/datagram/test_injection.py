@@ -8,7 +8,7 @@ from batching import received
 from injecting import Failed, at_every_step
 
 from lowsock.aio._datagram.backends import backend_for
-from lowsock.aio._datagram.outgoing import Outgoing
+from lowsock.aio._datagram.send_queue import Outgoing
 
 ERRORS = pytest.mark.parametrize("error", [KeyboardInterrupt, Failed])
 LIKE = [(8, None)] * 3

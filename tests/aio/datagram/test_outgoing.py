@@ -8,7 +8,7 @@ from datagram_loops import of_lowsock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowsock.aio._datagram.outgoing import Outgoing
+from lowsock.aio._datagram.send_queue import Outgoing
 
 A, B = ("127.0.0.1", 1), ("127.0.0.1", 2)
 

@@ -13,7 +13,7 @@ from waiting import receive
 
 from lowsock import aio
 from lowsock.aio._wait import closing as _closing
-from lowsock.aio._wait.queue import QUEUES
+from lowsock.aio._wait.waiters import QUEUES
 
 
 def in_child(do):

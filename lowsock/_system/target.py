@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from lowsock._system import kinds
+from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import INT_MAX
 from lowsock._system.errors import raised_here
 

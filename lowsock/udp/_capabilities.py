@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from lowsock._memory.address import encode_for, family_of
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
-from lowsock._system.descriptor import target
 from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
 from lowsock._system.layouts import LAYOUTS
+from lowsock._system.target import target
 from lowsock.cmsg._base import pair
 from lowsock.udp._control import segment_control
 

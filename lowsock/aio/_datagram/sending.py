@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lowsock._memory.address import encode_for, family_of
 from lowsock._system.errors import raised_inside
 from lowsock.aio._datagram.backends import segments
-from lowsock.aio._datagram.flow import Flow
-from lowsock.aio._datagram.outgoing import Outgoing
+from lowsock.aio._datagram.flow_control import Flow
 from lowsock.aio._datagram.readiness import Readiness
+from lowsock.aio._datagram.send_queue import Outgoing
 from lowsock.udp._control import checked_segment
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from lowsock._system.arguments import ZERO, checked_int, iterated
 from lowsock._system.constants import MSG_DONTWAIT, MSG_ERRQUEUE
-from lowsock._system.descriptor import target
 from lowsock._system.errors import fail, raised_inside
+from lowsock._system.target import target
 from lowsock.aio._wait.asyncio import LoopQueue, running_loop
-from lowsock.aio._wait.queue import ERROR, QUEUES, READ, WRITE, Queue, Waiter, key_of, register
 from lowsock.aio._wait.trio import TrioQueue, checkpoint, is_trio, running_token
+from lowsock.aio._wait.waiters import ERROR, QUEUES, READ, WRITE, Queue, Waiter, key_of, register
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
