@@ -105,7 +105,7 @@ def test_descriptors_are_those_of_the_rows(control):
     assert closing.descriptors(_ancillary.parse(control)) == [
         fd
         for level, kind, data in rows
-        if level == RIGHTS[0] and kind in _ancillary._CARRY_DESCRIPTORS
+        if level == RIGHTS[0] and kind in closing._CARRY_DESCRIPTORS
         for (fd,) in struct.iter_unpack("=i", data[: len(data) // 4 * 4])
     ]
 
