@@ -92,7 +92,7 @@ def tables() -> tuple[str, str]:
 
 def stub() -> str:
     """lowsock/constants.pyi: every constant by name, for type checkers."""
-    lines = [f"{row.name}: int" for row in sorted(constants())]
+    lines = ["__all__: list[str]", *(f"{row.name}: int" for row in sorted(constants()))]
     return "\n".join(
         ["# SPDX-License-Identifier: MIT", "# Made by `python build_ffi.py`; a test makes it anew.", *lines, ""]
     )

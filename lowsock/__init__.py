@@ -11,8 +11,8 @@ The functions take a descriptor or any object with ``fileno()``, and follow the 
 - `lowsock.aio`: the same calls, awaitable;
 - `lowsock.peer`: who is at the other end of an ``AF_UNIX`` socket.
 
-A program that gives up the file system (chroot(2), seccomp(2)) or runs at its limit of descriptors imports before that
-what it uses. The guide is in docs/.
+A program that gives up the file system (chroot(2), seccomp(2)), runs at its limit of descriptors, or forks while other
+threads run, imports before that what it uses. The guide is in docs/.
 """
 
 from lowsock._memory.ancillary import CMSG_LEN, CMSG_SPACE

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Made by `python build_ffi.py`; a test makes it anew.
+__all__: list[str]
 AF_ALG: int
 AF_APPLETALK: int
 AF_ASH: int

@@ -97,10 +97,8 @@ def decode_name(name: bytes) -> Address:
     if len(name) < layout.offsets["sa_data"]:
         return None
     family = layout.unpack(name)[0]
-    row = _FAMILIES.get(family)
-    if row is None or row[0] not in LAYOUTS:
-        return family, name[layout.offsets["sa_data"] :]
-    return row[2](name)
+    row = _FAMILIES[family]
+    return (family, name[layout.offsets["sa_data"] :]) if row is None else row[1](name)
 
 
 def _decode_inet(name: bytes) -> tuple[str, int]:
@@ -204,8 +202,8 @@ def encode(family: int, address: Address) -> bytes:
 
     Raises `TypeError`, `ValueError` or `OverflowError` naming what is wrong, and `socket.gaierror` for an unknown name.
     """
-    row = _FAMILIES.get(family)
-    return _encode_other(address) if row is None or row[0] not in LAYOUTS else row[1](address)
+    row = _FAMILIES[family]
+    return _encode_other(address) if row is None else row[0](address)
 
 
 def _is_exact_hit(address: tuple[Any, ...]) -> bool:
@@ -345,9 +343,8 @@ def _encode_other(address: Address) -> bytes:
 
 # ---- the families ----
 
-
 # address family: structure, encoder, decoder
-_FAMILIES: dict[int, tuple[str, Callable[[Address], bytes], Callable[[bytes], Address]]] = {
+_ROWS: dict[int, tuple[str, Callable[[Address], bytes], Callable[[bytes], Address]]] = {
     _AF[name]: (layout, encoder, decoder)
     for name, layout, encoder, decoder in (
         ("AF_INET", "sockaddr_in", _encode_inet, _decode_inet),
@@ -359,3 +356,16 @@ _FAMILIES: dict[int, tuple[str, Callable[[Address], bytes], Callable[[bytes], Ad
     )
     if name in _AF
 }
+
+
+class _Families(dict):  # type: ignore[type-arg]
+    """Encoder and decoder of a family; None if there is none here. A row is entered when its family first comes."""
+
+    def __missing__(self, family: int) -> Any:
+        row = _ROWS.get(family)
+        if row is None or row[0] not in LAYOUTS:
+            return None
+        return self.setdefault(family, row[1:])
+
+
+_FAMILIES = _Families()

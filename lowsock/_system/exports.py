@@ -45,6 +45,8 @@ def _owned(value: Any, module: str) -> Any:
     """``value``, which says that it is of ``module`` from now on, unless it is of another public one; its methods too."""
     if "._" in getattr(value, "__module__", ""):
         value.__module__ = module
+        if "__firstlineno__" in vars(value):  # from 3.13 on inspect.getsource would look at that line of another file
+            del value.__firstlineno__
         for member in vars(value).values() if isinstance(value, type) else ():
             function = getattr(member, "__func__", member)  # of a class or static method
             if type(function) is type(public) and "._" in str(function.__module__):

@@ -10,7 +10,7 @@ from lowsock._system.ffi import ffi, lib
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, Callable
+    from typing import Any, Callable, NoReturn
 
 _LETTERS = {("u", 1): "B", ("u", 2): "H", ("u", 4): "I", ("u", 8): "Q", ("i", 4): "i", ("i", 8): "q"}
 
@@ -68,34 +68,30 @@ def _formats(size: int, in_memory: list[Field]) -> Iterator[str]:
     yield f"{size - at}x"
 
 
-class _Layouts:
-    """The structures of this platform by name. The first look-up reads the compiled table."""
+class _Layouts(dict[str, Layout]):
+    """The structures of this platform by their names. The compiled table is read when the first is asked for; from then on
+    ``LAYOUTS[name]`` runs in C."""
 
-    def __init__(self) -> None:
-        self._layouts: dict[str, Layout] = {}
+    def _filled(self) -> _Layouts:
+        if not len(self):
+            self.update(_read_table())
+        return self
 
-    def _all(self) -> dict[str, Layout]:
-        if not self._layouts:
-            self._layouts = _read_table()
-        return self._layouts
+    def __missing__(self, name: str) -> Layout:
+        return dict.__getitem__(self._filled(), name) if name in self else _raise_missing(name)
 
-    def __getitem__(self, name: str) -> Layout:
-        return self._all()[name]
-
-    def __setitem__(self, name: str, layout: Layout) -> None:
-        self._all()[name] = layout
-
-    def __delitem__(self, name: str) -> None:
-        del self._all()[name]
+    def __contains__(self, name: object) -> bool:
+        return dict.__contains__(self._filled(), name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
+        return dict.__iter__(self._filled())
 
-    def get(self, name: str, default: Layout | None = None) -> Layout | None:
-        return self._all().get(name, default)
+    def get(self, name: str, default: Any = None) -> Any:
+        return dict.get(self._filled(), name, default)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._all()
+
+def _raise_missing(name: str) -> NoReturn:
+    raise KeyError(name)
 
 
 def _read_table() -> dict[str, Layout]:

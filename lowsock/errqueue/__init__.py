@@ -17,6 +17,8 @@ ip(7), ipv6(7), socket(7).
 
 from typing import TYPE_CHECKING
 
+# Whole wings first: two threads that import each other's private rooms would wait for each other.
+import lowsock.cmsg  # noqa: F401
 from lowsock._system.exports import public
 from lowsock.cmsg._errors import Origin
 from lowsock.errqueue._events import (

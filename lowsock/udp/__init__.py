@@ -18,6 +18,9 @@ much, cut apart again. Where the kernel or the platform has no offload, the same
 
 from typing import TYPE_CHECKING
 
+# Whole wings first: two threads that import each other's private rooms would wait for each other.
+import lowsock.cmsg
+import lowsock.errqueue  # noqa: F401
 from lowsock._system.exports import public
 from lowsock.udp._arrival import Coalesced, Datagram, Received
 from lowsock.udp._endpoint import Endpoint

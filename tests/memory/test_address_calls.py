@@ -136,7 +136,8 @@ def test_packet_both_ways(packet_pair, shape):
 
 def test_an_address_of_another_family_goes_as_its_bytes(monkeypatch):
     """Seen by the kernel as it is: an IPv4 address said as (family, bytes) by a socket whose family has no row."""
-    monkeypatch.setattr(_address, "_FAMILIES", {})
+    monkeypatch.setattr(_address, "_ROWS", {})
+    monkeypatch.setattr(_address, "_FAMILIES", _address._Families())
     with socket.socket(socket.AF_INET, DGRAM) as a, socket.socket(socket.AF_INET, DGRAM) as b:
         b.bind(("127.0.0.1", 0))
         raw = b.getsockname()[1].to_bytes(2, "big") + b"\x7f\0\0\1" + bytes(8)

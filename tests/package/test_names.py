@@ -4,6 +4,7 @@
 import importlib
 import importlib.metadata
 import inspect
+import itertools
 import pathlib
 import pickle
 import pkgutil
@@ -217,6 +218,35 @@ print(len(got), len(set(got)))
 
 def test_threads_that_ask_at_once_get_the_same():
     assert run(THREADS) == ["8", "1"]
+
+
+BOTH = """
+import sys, threading
+import lowsock
+start, failed = threading.Barrier(2), []
+
+def look(names):
+    start.wait()
+    try:
+        thing = lowsock
+        for name in names.split("."):
+            thing = getattr(thing, name)
+    except BaseException as error:
+        failed.append(f"{names}:{type(error).__name__}")
+
+threads = [threading.Thread(target=look, args=(names,)) for names in sys.argv[1:]]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(*failed)
+"""
+WINGS = ("aio", "aio.errqueue", "aio.udp", "cmsg", "errqueue", "udp", "sendmmsg")
+
+
+@pytest.mark.parametrize("names", list(itertools.combinations(WINGS, 2)), ids="-".join)
+def test_threads_may_ask_for_different_modules_at_once(names):
+    """Without the order that test_wings.py watches, two of three such runs end in an ImportError."""
+    for _ in range(4):
+        assert run(BOTH, *names) == []
 
 
 KINDS = """
