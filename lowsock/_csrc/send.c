@@ -20,6 +20,11 @@ long long lowsock_sendto(int fd, char *data, size_t size, char *name, int name_s
     return n < 0 ? negative_errno() : n;
 }
 
+long long lowsock_sendto_family(int fd, int family, char *data, size_t size, char *name, int name_size, int flags)
+{
+    return lowsock_family(fd) == family ? lowsock_sendto(fd, data, size, name, name_size, flags) : -EINTR;
+}
+
 static long long send_iovecs(int fd, struct iovec *iov, size_t count, const char *payload, const int *table, size_t rows,
                              char *name, int name_size, int flags)
 {

@@ -150,7 +150,21 @@ def _decode_vsock(name: bytes) -> tuple[int, int]:
 
 def family_of(sock: Socket) -> int:
     """The address family of a socket, or -errno."""
-    return kinds.family_of(sock) if type(sock) is kinds.Socket else lib.lowsock_family(target(sock)[0])
+    return kinds.family_of(sock) if isinstance(sock, kinds.Base) else lib.lowsock_family(target(sock)[0])
+
+
+def cached_encoding(address: Address) -> tuple[int, bytes] | None:
+    """Family and ``struct sockaddr`` of an address, if they were made before."""
+    if type(address) is tuple:
+        try:
+            cached = _encode_cache.get(address)
+        except TypeError as error:  # a bytearray as host cannot be hashed
+            if not raised_here(error):
+                raise
+            return None
+        if cached is not None and _is_exact_hit(address):
+            return cached
+    return None
 
 
 def encode_for(sock: Socket, address: Address, numeric_for: int | None = None) -> bytes:
@@ -158,10 +172,7 @@ def encode_for(sock: Socket, address: Address, numeric_for: int | None = None) -
 
     With ``numeric_for``, the socket's family, a host name raises `ValueError`: looking it up would block.
     """
-    if numeric_for is not None:
-        family = numeric_for
-    else:
-        family = kinds.family_of(sock) if type(sock) is kinds.Socket else lib.lowsock_family(target(sock)[0])
+    family = family_of(sock) if numeric_for is None else numeric_for
     if type(address) is tuple:
         cached = None
         try:
