@@ -26,7 +26,7 @@ from lowsock._system.constants import CONSTANTS
 from lowsock._system.errors import fail, raised_here
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
-from lowsock._system.target import target
+from lowsock._system.target import fileno
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -150,7 +150,11 @@ def _decode_vsock(name: bytes) -> tuple[int, int]:
 
 def family_of(sock: Socket) -> int:
     """The address family of a socket, or -errno."""
-    return kinds.family_of(sock) if isinstance(sock, kinds.Base) else lib.lowsock_family(target(sock)[0])
+    return (
+        kinds.family_of(sock)
+        if isinstance(sock, kinds.Base)
+        else lib.lowsock_family(sock if type(sock) is int else fileno(sock))
+    )
 
 
 def cached_encoding(address: Address) -> tuple[int, bytes] | None:

@@ -92,14 +92,18 @@ def _send_to(sock: Any, data: bytes, flags: int, address: Address) -> int:
     """A first attempt with an address or flags; the count or -errno, -EINTR if it was not made."""
     if flags is not ZERO:
         flags = checked_int("flags", flags)
-    if type(sock) is int:
-        if address is None:
-            return _sendto(sock, data, len(data), b"", 0, flags)
+    if address is None:
+        name = b""
+    elif type(sock) is kinds.Socket:
+        name = _encode_address(sock, address)  # it may take time to resolve, so the descriptor is asked for after it
+    else:
         cached = _cached_encoding(address)
-        return _sendto_family(sock, cached[0], data, len(data), cached[1], len(cached[1]), flags) if cached else _EINTR
-    name = b"" if address is None else _encode_address(sock, address)
-    fd = sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
-    return _sendto(fd, data, len(data), name, len(name), flags)  # a name may have taken time to resolve
+        if cached is None:
+            return _EINTR
+        family, name = cached
+        return _sendto_family(sock if type(sock) is int else fileno(sock), family, data, len(data), name, len(name), flags)
+    fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+    return _sendto(fd, data, len(data), name, len(name), flags)
 
 
 def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def target(sock: Socket) -> tuple[int, float | None]:
     """The descriptor of ``sock`` and its timeout in seconds (None: it blocks if the descriptor's own flags say so)."""
+    if type(sock) is int and -INT_MAX <= sock <= INT_MAX:
+        return sock, None
     if type(sock) is kinds.Socket:
         return sock.fileno(), sock.gettimeout()
-    if isinstance(sock, int):
-        return _checked(sock), None
     timeout = timeout_of(sock)
     return fileno(sock), timeout
 
