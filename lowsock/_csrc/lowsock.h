@@ -100,9 +100,9 @@ long long lowsock_sendmsg(int fd, char *data, size_t size, char *payload, int *t
 /* sendmsg(2) of several buffers. */
 long long lowsock_sendmsg_from(int fd, char **bases, size_t *sizes, size_t count, char *payload, int *table, size_t rows,
                                char *name, int name_size, int flags);
-/* sendmsg(2) of one buffer and one control message. */
+/* sendmsg(2) of one buffer and one control message. Where a family is given and the socket is of another: -EINTR, not sent. */
 long long lowsock_send_one(int fd, char *data, size_t size, int level, int type, char *payload, int length,
-                           char *name, int name_size, int flags);
+                           char *name, int name_size, int flags, int family);
 /* sendmsg(2) of one buffer and copies of descriptors. */
 int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count, int flags);
 

@@ -42,6 +42,7 @@ _inet_cache: dict[int, tuple[str, int]] = {}
 _inet6_cache: dict[bytes, tuple[str, int, int, int]] = {}
 cached_inet, cached_inet6 = _inet_cache.get, _inet6_cache.get  # batches look here first
 _encode_cache: dict[Any, tuple[int, bytes]] = {}
+_cached_name = _encode_cache.get
 _AF = CONSTANTS  # PyPy's socket module lacks some families
 
 _INET = (AF_INET, AF_INET6)
@@ -161,12 +162,12 @@ def cached_encoding(address: Address) -> tuple[int, bytes] | None:
     """Family and ``struct sockaddr`` of an address, if they were made before."""
     if type(address) is tuple:
         try:
-            cached = _encode_cache.get(address)
+            cached = _cached_name(address)
         except TypeError as error:  # a bytearray as host cannot be hashed
             if not raised_here(error):
                 raise
             return None
-        if cached is not None and _is_exact_hit(address):
+        if cached is not None and ((len(address) == 2 and type(address[1]) is int) or _is_plain(address)):
             return cached
     return None
 
@@ -180,11 +181,15 @@ def encode_for(sock: Socket, address: Address, numeric_for: int | None = None) -
     if type(address) is tuple:
         cached = None
         try:
-            cached = _encode_cache.get(address)
+            cached = _cached_name(address)
         except TypeError as error:  # a bytearray as host cannot be hashed
             if not raised_here(error):
                 raise
-        if cached is not None and cached[0] == family and _is_exact_hit(address):
+        if (
+            cached is not None
+            and cached[0] == family
+            and ((len(address) == 2 and type(address[1]) is int) or _is_plain(address))
+        ):
             return cached[1]
     if family < 0:
         fail(family)
@@ -221,11 +226,6 @@ def encode(family: int, address: Address) -> bytes:
     """
     row = _FAMILIES.get(family)
     return _encode_other(address) if row is None or row[0] not in LAYOUTS else row[1](address)
-
-
-def _is_exact_hit(address: tuple[Any, ...]) -> bool:
-    """Whether an address that equals a cached one is plain itself."""
-    return (len(address) == 2 and type(address[1]) is int) or _is_plain(address)
 
 
 def _is_plain(address: Any) -> bool:

@@ -114,10 +114,15 @@ def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], fla
     if data and type(ancdata) is list and len(ancdata) == 1 and isinstance(ancdata[0], tuple) and len(ancdata[0]) == 3:
         level, kind, payload = ancdata[0]
         if type(payload) is bytes and type(level) is int and type(kind) is int:
-            name = b"" if address is None else _encode_address(sock, address)
+            family, name = 0, b""
+            if address is not None and type(sock) is kinds.Socket:
+                name = _encode_address(sock, address)
+            elif address is not None:
+                family, name = _cached_encoding(address) or (-1, b"")  # no socket is of that family: nothing is sent
             fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+            size, length = len(payload), len(name)
             try:
-                sent = _send_one(fd, data, len(data), level, kind, payload, len(payload), name, len(name), flags)
+                sent = _send_one(fd, data, len(data), level, kind, payload, size, name, length, flags, family)
             except (TypeError, OverflowError):
                 _check_descriptor(sock)
                 encode(ancdata)  # names what is wrong, if anything is
