@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 POLLIN = select.POLLIN | select.POLLPRI
 _CMSG_SIZE = 4096
 _CMSG_SPACE = CMSG_SPACE(_CMSG_SIZE)
+_GO_ON = (
+    -errno.EINTR,
+    -errno.ENOBUFS,
+)  # handlers have run, or the reply is too small: not the end for a call without a timeout
 _INFO = lib.LOWSOCK_INFO
 _SIZE_MASK = CACHED - 1
 
@@ -65,7 +69,8 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     """
     if type(bufsize) is not int:
         return _receive(sock, bufsize, ancbufsize, flags)
-    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
+    timeout = None if type(sock) is int else sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)
+    if timeout:
         flags = MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
     try:
         entry = _free.pop()
@@ -109,6 +114,8 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
         _checked_receive(ancbufsize, flags)
         raise
     _free.append(entry)  # nothing came
+    if not timeout and answer not in _GO_ON:
+        fail(answer)
     return _receive(sock, bufsize, ancbufsize, flags, answer)
 
 
