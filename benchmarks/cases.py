@@ -25,6 +25,39 @@ class Case(NamedTuple):
 Pair = tuple[socket.socket, socket.socket]
 
 
+class Wrapper:
+    """An object that is no socket and has a ``fileno()``."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+
+class Subclass(socket.socket):
+    """A socket that is not a plain one."""
+
+
+def subclass(sock: socket.socket) -> Subclass:
+    copy = Subclass(fileno=os.dup(sock.fileno()))
+    copy.settimeout(sock.gettimeout())
+    return copy
+
+
+KINDS: dict[str, Callable[[socket.socket], Any]] = {
+    "lowsock": lambda sock: sock,
+    "int": lambda sock: sock.fileno(),
+    "subclass": subclass,
+    "wrapper": Wrapper,
+}
+
+
+def by_kind(ours: Callable[[Any, Any], Loop], a: socket.socket, b: socket.socket) -> dict[str, Loop]:
+    """The same loop for each kind of first argument."""
+    return {name: ours(kind(a), kind(b)) for name, kind in KINDS.items()}
+
+
 def unix_pair(kind: int) -> Pair:
     return socket.socketpair(socket.AF_UNIX, kind)
 
@@ -60,18 +93,21 @@ def there_and_back(pair: Pair, size: int, lib: Any, control: int = 0, room: int 
             b.sendmsg([data])
             a.recvmsg(room, control)
 
-    def ours(n: int) -> None:
-        sendmsg, recvmsg = lowsock.sendmsg, lowsock.recvmsg
-        for _ in range(n):
-            sendmsg(a, [data])
-            recvmsg(b, room, control)
-            sendmsg(b, [data])
-            recvmsg(a, room, control)
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            sendmsg, recvmsg = lowsock.sendmsg, lowsock.recvmsg
+            for _ in range(n):
+                sendmsg(a, [data])
+                recvmsg(b, room, control)
+                sendmsg(b, [data])
+                recvmsg(a, room, control)
+
+        return loop
 
     def c(n: int) -> None:
         checked(lib.loop_plain(a.fileno(), b.fileno(), size, room, control, n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c}, messages=2)
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c}, messages=2)
 
 
 def unix_64(ffi: Any, lib: Any) -> Case:
@@ -100,15 +136,18 @@ def udp_address(ffi: Any, lib: Any) -> Case:
             a.sendmsg([data], (), 0, address)
             b.recvmsg(ROOM)
 
-    def ours(n: int) -> None:
-        for _ in range(n):
-            lowsock.sendmsg(a, [data], (), 0, address)
-            lowsock.recvmsg(b, ROOM)
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            for _ in range(n):
+                lowsock.sendmsg(a, [data], (), 0, address)
+                lowsock.recvmsg(b, ROOM)
+
+        return loop
 
     def c(n: int) -> None:
         checked(lib.loop_address(a.fileno(), b.fileno(), 1200, ROOM, name, len(name) - 1, n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c})
 
 
 def udp_sources(ffi: Any, lib: Any) -> Case:
@@ -126,15 +165,18 @@ def udp_sources(ffi: Any, lib: Any) -> Case:
             a.sendmsg([data], next(sources_in_turn), 0, address)
             b.recvmsg(ROOM)
 
-    def ours(n: int) -> None:
-        for _ in range(n):
-            lowsock.sendmsg(a, [data], next(sources_in_turn), 0, address)
-            lowsock.recvmsg(b, ROOM)
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            for _ in range(n):
+                lowsock.sendmsg(a, [data], next(sources_in_turn), 0, address)
+                lowsock.recvmsg(b, ROOM)
+
+        return loop
 
     def c(n: int) -> None:
         checked(lib.loop_sources(a.fileno(), b.fileno(), 1200, ROOM, name, len(name) - 1, n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c})
 
 
 def packet_info(ffi: Any, lib: Any) -> Case:
@@ -149,15 +191,18 @@ def packet_info(ffi: Any, lib: Any) -> Case:
             a.sendmsg([data])
             b.recvmsg(ROOM, 256)
 
-    def ours(n: int) -> None:
-        for _ in range(n):
-            lowsock.sendmsg(a, [data])
-            lowsock.recvmsg(b, ROOM, 256)
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            for _ in range(n):
+                lowsock.sendmsg(a, [data])
+                lowsock.recvmsg(b, ROOM, 256)
+
+        return loop
 
     def c(n: int) -> None:
         checked(lib.loop_one_way(a.fileno(), b.fileno(), 64, ROOM, 256, n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c})
 
 
 _PKTINFO, _TIMESPEC, _INT = struct.Struct("=i4s4s"), struct.Struct("@ll"), struct.Struct("@i")
@@ -192,11 +237,14 @@ def typed(ffi: Any, lib: Any) -> Case:
             a.sendmsg([data])
             by_hand(b.recvmsg(ROOM, room)[1])
 
-    def ours(n: int) -> None:
-        for _ in range(n):
-            lowsock.sendmsg(a, [data])
-            time, info, ttl = cmsg.decode(lowsock.recvmsg(b, ROOM, room)[1])
-            _ = info.local, info.ifindex, time.nanoseconds, ttl.hops
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            for _ in range(n):
+                lowsock.sendmsg(a, [data])
+                time, info, ttl = cmsg.decode(lowsock.recvmsg(b, ROOM, room)[1])
+                _ = info.local, info.ifindex, time.nanoseconds, ttl.hops
+
+        return loop
 
     def received(n: int) -> None:
         for _ in range(n):
@@ -206,7 +254,7 @@ def typed(ffi: Any, lib: Any) -> Case:
     def c(n: int) -> None:
         checked(lib.loop_one_way(a.fileno(), b.fileno(), 64, ROOM, room, n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c, "received": received})
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c, "received": received})
 
 
 def gather(ffi: Any, lib: Any) -> Case:
@@ -219,15 +267,18 @@ def gather(ffi: Any, lib: Any) -> Case:
             a.sendmsg(buffers)
             b.recvmsg(ROOM)
 
-    def ours(n: int) -> None:
-        for _ in range(n):
-            lowsock.sendmsg(a, buffers)
-            lowsock.recvmsg(b, ROOM)
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            for _ in range(n):
+                lowsock.sendmsg(a, buffers)
+                lowsock.recvmsg(b, ROOM)
+
+        return loop
 
     def c(n: int) -> None:
         checked(lib.loop_gather(a.fileno(), b.fileno(), 8, 128, ROOM, n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c})
 
 
 def scatter(ffi: Any, lib: Any) -> Case:
@@ -240,15 +291,18 @@ def scatter(ffi: Any, lib: Any) -> Case:
             a.sendmsg([data])
             b.recvmsg_into(buffers)
 
-    def ours(n: int) -> None:
-        for _ in range(n):
-            lowsock.sendmsg(a, [data])
-            lowsock.recvmsg_into(b, buffers)
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            for _ in range(n):
+                lowsock.sendmsg(a, [data])
+                lowsock.recvmsg_into(b, buffers)
+
+        return loop
 
     def c(n: int) -> None:
         checked(lib.loop_scatter(a.fileno(), b.fileno(), 12, 1200, ROOM, n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c})
 
 
 def short_way(ffi: Any, lib: Any) -> Case:
@@ -261,15 +315,18 @@ def short_way(ffi: Any, lib: Any) -> Case:
             a.sendmsg([data])
             b.recvmsg(8192, room)
 
-    def ours(n: int) -> None:
-        for _ in range(n):
-            lowsock.send1msg(a, data)
-            lowsock.recv1msg(b)
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            for _ in range(n):
+                lowsock.send1msg(a, data)
+                lowsock.recv1msg(b)
+
+        return loop
 
     def c(n: int) -> None:
         checked(lib.loop_one_way(a.fileno(), b.fileno(), 64, 8192, room, n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c})
 
 
 def stream_pair() -> Pair:
@@ -298,15 +355,18 @@ def vectors(lib: Any, into: list[bytearray]) -> Case:
             a.sendmsg(out)
             b.recvmsg_into(into)
 
-    def ours(n: int) -> None:
-        for _ in range(n):
-            lowsock.sendmsg(a, out)
-            lowsock.recvmsg_into(b, into)
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            for _ in range(n):
+                lowsock.sendmsg(a, out)
+                lowsock.recvmsg_into(b, into)
+
+        return loop
 
     def c(n: int) -> None:
         checked(lib.loop_vectors(a.fileno(), b.fileno(), 8, 16384, len(into), n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c})
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c})
 
 
 def stream_bytes(ffi: Any, lib: Any) -> Case:
@@ -321,17 +381,20 @@ def stream_bytes(ffi: Any, lib: Any) -> Case:
             for _ in range(8):
                 b.recvmsg(16384)
 
-    def ours(n: int) -> None:
-        for _ in range(n):
-            for _ in range(8):
-                lowsock.sendmsg(a, [data])
-            for _ in range(8):
-                lowsock.recvmsg(b, 16384)
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            for _ in range(n):
+                for _ in range(8):
+                    lowsock.sendmsg(a, [data])
+                for _ in range(8):
+                    lowsock.recvmsg(b, 16384)
+
+        return loop
 
     def c(n: int) -> None:
         checked(lib.loop_stream(a.fileno(), b.fileno(), 16384, 8, n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c}, messages=8)
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c}, messages=8)
 
 
 def descriptor(ffi: Any, lib: Any) -> Case:
@@ -349,19 +412,22 @@ def descriptor(ffi: Any, lib: Any) -> Case:
             close(copy)
             close(back)
 
-    def ours(n: int) -> None:
-        for _ in range(n):
-            lowsock.send_fds(a, [b"x"], [fd])
-            copy = lowsock.recv_fds(b, 1, 1)[1][0]
-            lowsock.send_fds(b, [b"x"], [copy])
-            back = lowsock.recv_fds(a, 1, 1)[1][0]
-            close(copy)
-            close(back)
+    def ours(a: Any, b: Any) -> Loop:
+        def loop(n: int) -> None:
+            for _ in range(n):
+                lowsock.send_fds(a, [b"x"], [fd])
+                copy = lowsock.recv_fds(b, 1, 1)[1][0]
+                lowsock.send_fds(b, [b"x"], [copy])
+                back = lowsock.recv_fds(a, 1, 1)[1][0]
+                close(copy)
+                close(back)
+
+        return loop
 
     def c(n: int) -> None:
         checked(lib.loop_descriptor(a.fileno(), b.fileno(), fd, n))
 
-    return Case({"stdlib": stdlib, "lowsock": ours, "C": c}, messages=2)
+    return Case({"stdlib": stdlib, **by_kind(ours, a, b), "C": c}, messages=2)
 
 
 def timeout(ffi: Any, lib: Any) -> Case:

@@ -19,8 +19,9 @@ from lowsock._message.receiving import recvmsg
 from lowsock._message.sending import sendmsg
 from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import INT_MAX, ZERO, checked_int, iterated
-from lowsock._system.constants import MSG_DONTWAIT
+from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.target import target
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from lowsock._system.types import Address, Message, Received, Socket
 
 _SEQUENCES = {tuple, list}
+_SO_TYPE = CONSTANTS["SOL_SOCKET"], CONSTANTS["SO_TYPE"]
 _BYTES = {bytes}
 _ONE, _THREE = {1}, {3}
 _ONE_MESSAGE = 1  # compared by identity, as `ZERO`
@@ -52,14 +54,19 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
     Raises what `sendmsg` raises. See sendmmsg(2).
     """
     own = messages if type(messages) is list else listed(messages)
-    if len(own) == 1 and type(sock) is kinds.Socket and (piece := _lone(own[0])) is not None:
+    if len(own) == 1 and (piece := _lone(own[0])) is not None:
         return _send_lone(sock, piece, flags)
-    if type(sock) is kinds.Socket and 0 < len(own) <= BATCH and kinds.type_of(sock) != SOCK_STREAM:
+    if 0 < len(own) <= BATCH and _type_of(sock) != SOCK_STREAM:
         found = _plain(own)
         if found is not None:
             return _send_plain(sock, *found, 0 if flags is ZERO else checked_int("flags", flags))
     flags = checked_int("flags", flags)
     return _send(sock, Outbox(sock).encode(own if own is not messages else own.copy()), flags, 0)
+
+
+def _type_of(sock: Socket) -> int:
+    """SOCK_STREAM and so on, or -errno."""
+    return kinds.type_of(sock) if isinstance(sock, kinds.Base) else lib.lowsock_option(target(sock)[0], *_SO_TYPE)
 
 
 def _lone(message: Any) -> bytes | None:
@@ -108,8 +115,8 @@ def _send_plain(sock: Any, pieces: list[bytes], addresses: Sequence[Address], fl
     answer = 0
     if len(names) <= 1:
         name = names[0] if names else b""
-        once = flags | MSG_DONTWAIT if sock.gettimeout() else flags
-        answer = _send_at_once(sock.fileno(), pieces, name, once)
+        fd, timeout = target(sock)
+        answer = _send_at_once(fd, pieces, name, flags | MSG_DONTWAIT if timeout else flags)
         if 0 < answer <= COUNT:
             return answer
     return _send(sock, Outbox(sock).take(pieces, names * len(pieces) if len(names) == 1 else names), flags, answer)

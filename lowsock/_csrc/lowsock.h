@@ -60,11 +60,15 @@ struct lowsock_reply {
     int name_size;           /* bytes of name that the kernel filled */
     char *name;              /* LOWSOCK_NAME bytes: a struct sockaddr */
     char host[16];           /* an IPv4 source as text */
+    int fd;                  /* of the last lowsock_recv */
+    long long size;          /* and its size: what lowsock_recv_again goes by */
     long long cached_source; /* the IPv4 source whose address tuple Python has cached; -1: none */
 };
 
 /* A receive without flags and without room for control messages. */
 int lowsock_recv(struct lowsock_reply *reply, int fd, long long size);
+/* The same descriptor and size as the last time: cffi passes one argument more cheaply than three. */
+int lowsock_recv_again(struct lowsock_reply *reply);
 /* The same into the caller's buffers. */
 int lowsock_recv_into(struct lowsock_reply *reply, int fd, char **bases, size_t *sizes, size_t count);
 /* recvmsg(2). */
@@ -88,15 +92,17 @@ int lowsock_send(int fd, char *data, size_t size);
 long long lowsock_send_gathered(int fd, char **bases, size_t *sizes, size_t count);
 /* sendto(2). */
 long long lowsock_sendto(int fd, char *data, size_t size, char *name, int name_size, int flags);
+/* The same if the socket is of the family that the name was made for; else -EINTR, and nothing is sent. */
+long long lowsock_sendto_family(int fd, int family, char *data, size_t size, char *name, int name_size, int flags);
 /* sendmsg(2) of one buffer. */
 long long lowsock_sendmsg(int fd, char *data, size_t size, char *payload, int *table, size_t rows,
                           char *name, int name_size, int flags);
 /* sendmsg(2) of several buffers. */
 long long lowsock_sendmsg_from(int fd, char **bases, size_t *sizes, size_t count, char *payload, int *table, size_t rows,
                                char *name, int name_size, int flags);
-/* sendmsg(2) of one buffer and one control message. */
+/* sendmsg(2) of one buffer and one control message. Where a family is given and the socket is of another: -EINTR, not sent. */
 long long lowsock_send_one(int fd, char *data, size_t size, int level, int type, char *payload, int length,
-                           char *name, int name_size, int flags);
+                           char *name, int name_size, int flags, int family);
 /* sendmsg(2) of one buffer and copies of descriptors. */
 int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count, int flags);
 

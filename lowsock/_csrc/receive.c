@@ -148,15 +148,22 @@ static int fits(const struct lowsock_reply *reply, long long size, long long con
     return size >= 0 && size <= reply->data_size && control_size >= 0 && control_size <= reply->control_size;
 }
 
-int lowsock_recv(struct lowsock_reply *reply, int fd, long long size)
+int lowsock_recv_again(struct lowsock_reply *reply)
 {
     struct iovec iov;
 
-    if (!fits(reply, size, 0))
+    if (!fits(reply, reply->size, 0))
         return -ENOBUFS;
     iov.iov_base = reply->data;
-    iov.iov_len = (size_t)size;
-    return receive(reply, fd, &iov, 1, size, 0, 0);
+    iov.iov_len = (size_t)reply->size;
+    return receive(reply, reply->fd, &iov, 1, reply->size, 0, 0);
+}
+
+int lowsock_recv(struct lowsock_reply *reply, int fd, long long size)
+{
+    reply->fd = fd;
+    reply->size = size;
+    return lowsock_recv_again(reply);
 }
 
 int lowsock_recvmsg(struct lowsock_reply *reply, int fd, long long size, long long control_size, int flags)

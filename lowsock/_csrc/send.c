@@ -20,6 +20,11 @@ long long lowsock_sendto(int fd, char *data, size_t size, char *name, int name_s
     return n < 0 ? negative_errno() : n;
 }
 
+long long lowsock_sendto_family(int fd, int family, char *data, size_t size, char *name, int name_size, int flags)
+{
+    return lowsock_family(fd) == family ? lowsock_sendto(fd, data, size, name, name_size, flags) : -EINTR;
+}
+
 static long long send_iovecs(int fd, struct iovec *iov, size_t count, const char *payload, const int *table, size_t rows,
                              char *name, int name_size, int flags)
 {
@@ -81,10 +86,12 @@ long long lowsock_send_gathered(int fd, char **bases, size_t *sizes, size_t coun
 }
 
 long long lowsock_send_one(int fd, char *data, size_t size, int level, int type, char *payload, int length,
-                           char *name, int name_size, int flags)
+                           char *name, int name_size, int flags, int family)
 {
     int table[3];
 
+    if (family != AF_UNSPEC && lowsock_family(fd) != family)
+        return -EINTR;
     table[0] = level;
     table[1] = type;
     table[2] = length;
@@ -95,5 +102,5 @@ int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count, in
 {
     int length = (int)(count * sizeof *fds);
 
-    return (int)lowsock_send_one(fd, data, size, SOL_SOCKET, SCM_RIGHTS, (char *)fds, length, NULL, 0, flags);
+    return (int)lowsock_send_one(fd, data, size, SOL_SOCKET, SCM_RIGHTS, (char *)fds, length, NULL, 0, flags, AF_UNSPEC);
 }

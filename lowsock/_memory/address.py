@@ -26,7 +26,7 @@ from lowsock._system.constants import CONSTANTS
 from lowsock._system.errors import fail, raised_here
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
-from lowsock._system.target import target
+from lowsock._system.target import fileno
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ _inet_cache: dict[int, tuple[str, int]] = {}
 _inet6_cache: dict[bytes, tuple[str, int, int, int]] = {}
 cached_inet, cached_inet6 = _inet_cache.get, _inet6_cache.get  # batches look here first
 _encode_cache: dict[Any, tuple[int, bytes]] = {}
+_cached_name = _encode_cache.get
 _AF = CONSTANTS  # PyPy's socket module lacks some families
 
 _INET = (AF_INET, AF_INET6)
@@ -148,7 +149,25 @@ def _decode_vsock(name: bytes) -> tuple[int, int]:
 
 def family_of(sock: Socket) -> int:
     """The address family of a socket, or -errno."""
-    return kinds.family_of(sock) if type(sock) is kinds.Socket else lib.lowsock_family(target(sock)[0])
+    return (
+        kinds.family_of(sock)
+        if isinstance(sock, kinds.Base)
+        else lib.lowsock_family(sock if type(sock) is int else fileno(sock))
+    )
+
+
+def cached_encoding(address: Address) -> tuple[int, bytes] | None:
+    """Family and ``struct sockaddr`` of an address, if they were made before."""
+    if type(address) is tuple:
+        try:
+            cached = _cached_name(address)
+        except TypeError as error:  # a bytearray as host cannot be hashed
+            if not raised_here(error):
+                raise
+            return None
+        if cached is not None and ((len(address) == 2 and type(address[1]) is int) or _is_plain(address)):
+            return cached
+    return None
 
 
 def encode_for(sock: Socket, address: Address, numeric_for: int | None = None) -> bytes:
@@ -156,18 +175,19 @@ def encode_for(sock: Socket, address: Address, numeric_for: int | None = None) -
 
     With ``numeric_for``, the socket's family, a host name raises `ValueError`: looking it up would block.
     """
-    if numeric_for is not None:
-        family = numeric_for
-    else:
-        family = kinds.family_of(sock) if type(sock) is kinds.Socket else lib.lowsock_family(target(sock)[0])
+    family = family_of(sock) if numeric_for is None else numeric_for
     if type(address) is tuple:
         cached = None
         try:
-            cached = _encode_cache.get(address)
+            cached = _cached_name(address)
         except TypeError as error:  # a bytearray as host cannot be hashed
             if not raised_here(error):
                 raise
-        if cached is not None and cached[0] == family and _is_exact_hit(address):
+        if (
+            cached is not None
+            and cached[0] == family
+            and ((len(address) == 2 and type(address[1]) is int) or _is_plain(address))
+        ):
             return cached[1]
     if family < 0:
         fail(family)
@@ -204,11 +224,6 @@ def encode(family: int, address: Address) -> bytes:
     """
     row = _FAMILIES[family]
     return _encode_other(address) if row is None else row[0](address)
-
-
-def _is_exact_hit(address: tuple[Any, ...]) -> bool:
-    """Whether an address that equals a cached one is plain itself."""
-    return (len(address) == 2 and type(address[1]) is int) or _is_plain(address)
 
 
 def _is_plain(address: Any) -> bool:

@@ -27,7 +27,9 @@ _allocate = ffi.new_allocator(should_clear_after_alloc=False)
 class Reply:
     """``struct lowsock_reply`` and the memory that it points to."""
 
-    __slots__ = ("_memory", "cached_address", "control", "data", "fds", "host", "info", "name", "pooled", "struct")
+    __slots__ = (
+        "_memory", "bufsize", "cached_address", "control", "data", "fd", "fds", "host", "info", "name", "pooled", "struct",
+    )  # fmt: skip
 
     def __init__(self, data_size: int, control_size: int) -> None:
         headers = control_size // lib.lowsock_cmsg_len(0) + 1
@@ -44,6 +46,7 @@ class Reply:
         self.data, self.control, self.name = ffi.buffer(data), ffi.buffer(control), ffi.buffer(name)
         self.host = self.struct.host
         self.struct.cached_source = -1
+        self.fd = self.bufsize = -1  # of the last plain receive, as C remembers them: see lowsock_recv_again
         self.cached_address: Any = None  # the tuple of `struct.cached_source`
         self._memory = (data, control, name)  # the struct's pointers keep nothing alive
 

@@ -23,7 +23,7 @@ from lowsock._system.arguments import INT_MAX, ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT, MSG_TRUNC
 from lowsock._system.errors import CACHED, MORE, fail
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.target import target
+from lowsock._system.target import fileno, target, timeout_of
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
@@ -37,11 +37,16 @@ if TYPE_CHECKING:
 POLLIN = select.POLLIN | select.POLLPRI
 _CMSG_SIZE = 4096
 _CMSG_SPACE = CMSG_SPACE(_CMSG_SIZE)
+_GO_ON = (
+    -errno.EINTR,
+    -errno.ENOBUFS,
+)  # handlers have run, or the reply is too small: not the end for a call without a timeout
 _INFO = lib.LOWSOCK_INFO
 _SIZE_MASK = CACHED - 1
 
 # bound early: each is looked up next to a system call
 _plain_recv = lib.lowsock_recv
+_recv_again = lib.lowsock_recv_again
 _recvmsg = lib.lowsock_recvmsg
 _recv_into = lib.lowsock_recv_into
 _decode_address = _address.decode
@@ -62,9 +67,10 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     (`socket.timeout` before 3.10), `BlockingIOError`; `TypeError`, `ValueError` or `OverflowError` naming a bad
     argument. See recvmsg(2), cmsg(3).
     """
-    if type(sock) is not kinds.Socket or type(bufsize) is not int:
+    if type(bufsize) is not int:
         return _receive(sock, bufsize, ancbufsize, flags)
-    if sock.gettimeout():
+    timeout = None if type(sock) is int else sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)
+    if timeout:
         flags = MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
     try:
         entry = _free.pop()
@@ -73,12 +79,17 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     struct, view, reply = entry
     ancdata: Ancillary | None = None
     try:
+        fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
         if ancbufsize is ZERO and flags is ZERO:
-            answer = _plain_recv(struct, sock.fileno(), bufsize)
+            if fd is reply.fd and bufsize is reply.bufsize:
+                answer = _recv_again(struct)
+            else:
+                answer = _plain_recv(struct, fd, bufsize)
+                reply.fd, reply.bufsize = fd, bufsize
         else:
             if type(ancbufsize) is not int or type(flags) is not int:
                 ancbufsize, flags = _checked_receive(ancbufsize, flags)
-            answer = _recvmsg(struct, sock.fileno(), bufsize, ancbufsize, flags)
+            answer = _recvmsg(struct, fd, bufsize, ancbufsize, flags)
         if answer >= 0:
             address = None
             if answer >= CACHED:
@@ -97,10 +108,14 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
             return data, ancdata, info[1], address
     except BaseException:
         close_received(reply, ancdata)
+        if type(sock) is int:
+            target(sock)  # says what is wrong with it
         checked_int("bufsize", bufsize, least=0, most=INT_MAX)
         _checked_receive(ancbufsize, flags)
         raise
     _free.append(entry)  # nothing came
+    if not timeout and answer not in _GO_ON:
+        fail(answer)
     return _receive(sock, bufsize, ancbufsize, flags, answer)
 
 
@@ -160,9 +175,9 @@ def recvmsg_into(
     """
     if PYPY:
         return _receive_bounced(sock, buffers, ancbufsize, flags)
-    if ancbufsize is not ZERO or flags is not ZERO or type(buffers) is not list or type(sock) is not kinds.Socket:
+    if ancbufsize is not ZERO or flags is not ZERO or type(buffers) is not list:
         return _receive_scattered(sock, buffers, ancbufsize, flags)
-    if sock.gettimeout():
+    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
         return _receive_scattered(sock, buffers, ancbufsize, flags)
     try:
         entry = _free.pop()
@@ -179,7 +194,11 @@ def recvmsg_into(
                 return _receive_scattered(sock, buffers, ancbufsize, flags)
             exports.append(_from_buffer(buffer))
             sizes.append(len(buffer))
-        answer = _recv_into(struct, sock.fileno(), exports, sizes, len(sizes))
+        fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+        answer = _recv_into(struct, fd, exports, sizes, len(sizes))
+    except OverflowError:
+        target(sock)  # says what is wrong
+        raise
     finally:
         exports.clear()
     if answer >= 0:
@@ -278,7 +297,9 @@ def recv1msg(
     space = _CMSG_SPACE if cmsg_size is _CMSG_SIZE else _space(cmsg_size)
     if type(maxsize) is not int or not 0 <= maxsize <= INT_MAX:
         maxsize = checked_int("maxsize", maxsize, least=0, most=INT_MAX)
-    if flags is not ZERO or type(sock) is not kinds.Socket or sock.gettimeout():
+    if flags is not ZERO:
+        return _receive(sock, maxsize, space, flags, short=True)
+    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
         return _receive(sock, maxsize, space, flags, short=True)
     try:
         entry = _free.pop()
@@ -287,7 +308,8 @@ def recv1msg(
     struct, view, reply = entry
     ancillary: Ancillary | None = None
     try:
-        answer = _recvmsg(struct, sock.fileno(), maxsize, space, 0)
+        fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+        answer = _recvmsg(struct, fd, maxsize, space, 0)
         if answer >= 0:
             data, ancillary = view[: answer & _SIZE_MASK], []
             _free.append(entry)
@@ -302,6 +324,8 @@ def recv1msg(
             return data, info[1], ancillary
     except BaseException:
         close_received(reply, ancillary)
+        if type(sock) is int:
+            target(sock)  # says what is wrong with it
         raise
     _free.append(entry)  # nothing came
     return _receive(sock, maxsize, space, 0, answer, short=True)

@@ -18,7 +18,7 @@ from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.errors import RETRYABLE, fail, raised_here
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.target import target
+from lowsock._system.target import fileno, target, timeout_of
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from lowsock._system.types import Address, Buffer, ControlMessage, Socket
 
 _POLLOUT = select.POLLOUT
+_EINTR = -errno.EINTR  # stands for an attempt that was not made
 
 # bound early: each is looked up next to a system call
 _plain_send = lib.lowsock_send
 _sendto = lib.lowsock_sendto
+_sendto_family = lib.lowsock_sendto_family
+_cached_encoding = _address.cached_encoding
 _send_one = lib.lowsock_send_one
 _encode_address = _address.encode_for
 _from_buffer = ffi.from_buffer
@@ -57,59 +60,86 @@ def sendmsg(
     `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX``
     stream, which Linux would lose, raise `ValueError`. See sendmsg(2), cmsg(3).
     """
-    if type(sock) is not kinds.Socket:
-        return transmit(sock, buffers, NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata), flags, address)
-    if sock.gettimeout():
+    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
         flags = MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
     if type(buffers) is list and len(buffers) == 1 and type(only := buffers[0]) is bytes:
         data: bytes | None = only
     else:
         data = joined(buffers)
-    if data is None:
-        return _send_exported(sock, buffers, ancdata, flags, address)
-    if ancdata is not NO_ANCDATA:
-        return _send_control(sock, data, ancdata, flags, address)
-    if address is None and flags is ZERO:
-        sent = _plain_send(sock.fileno(), data, len(data))
-    else:
-        sent = _send_to(sock, data, flags, address)
+    try:
+        if data is None:
+            return _send_exported(sock, buffers, ancdata, flags, address)
+        if ancdata is not NO_ANCDATA and (type(ancdata) is not list or ancdata):
+            return _send_control(sock, data, ancdata, flags, address)
+        if address is not None or flags is not ZERO:
+            sent = _send_to(sock, data, flags, address)
+        else:
+            fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+            sent = _plain_send(fd, data, len(data))
+    except OverflowError:
+        _check_descriptor(sock)
+        raise
     return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, flags, address, sent)
 
 
+def _check_descriptor(sock: Any) -> None:
+    """Raises what is wrong with a bare descriptor that cffi did not take; a socket object's is right."""
+    if type(sock) is int:
+        target(sock)
+
+
 def _send_to(sock: Any, data: bytes, flags: int, address: Address) -> int:
-    """A first attempt with an address or flags; the count or -errno."""
+    """A first attempt with an address or flags; the count or -errno, -EINTR if it was not made."""
     if flags is not ZERO:
         flags = checked_int("flags", flags)
-    name = b"" if address is None else _encode_address(sock, address)
-    return _sendto(sock.fileno(), data, len(data), name, len(name), flags)  # a name may have taken time to resolve
+    if address is None:
+        name = b""
+    elif type(sock) is kinds.Socket:
+        name = _encode_address(sock, address)  # it may take time to resolve, so the descriptor is asked for after it
+    else:
+        cached = _cached_encoding(address)
+        if cached is None:
+            return _EINTR
+        family, name = cached
+        return _sendto_family(sock if type(sock) is int else fileno(sock), family, data, len(data), name, len(name), flags)
+    fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+    return _sendto(fd, data, len(data), name, len(name), flags)
 
 
 def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
-    """A send on a socket object; one control message, the commonest case, goes straight to C."""
+    """A send with control messages; one, the commonest case, goes straight to C."""
     if flags is not ZERO:
         flags = checked_int("flags", flags)
-    sent = -errno.EINTR
+    sent = _EINTR
     if data and type(ancdata) is list and len(ancdata) == 1 and isinstance(ancdata[0], tuple) and len(ancdata[0]) == 3:
         level, kind, payload = ancdata[0]
         if type(payload) is bytes and type(level) is int and type(kind) is int:
-            name = b"" if address is None else _encode_address(sock, address)
+            family, name = 0, b""
+            if address is not None and type(sock) is kinds.Socket:
+                name = _encode_address(sock, address)
+            elif address is not None:
+                family, name = _cached_encoding(address) or (-1, b"")  # no socket is of that family: nothing is sent
+            fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+            size, length = len(payload), len(name)
             try:
-                sent = _send_one(sock.fileno(), data, len(data), level, kind, payload, len(payload), name, len(name), flags)
+                sent = _send_one(fd, data, len(data), level, kind, payload, size, name, length, flags, family)
             except (TypeError, OverflowError):
+                _check_descriptor(sock)
                 encode(ancdata)  # names what is wrong, if anything is
                 raise
     return sent if sent >= 0 else transmit(sock, [data], encode(ancdata), flags, address, sent)
 
 
 def _send_exported(sock: Any, buffers: Any, ancdata: Iterable[ControlMessage], flags: int, address: Address) -> int:
-    """A send on a socket object of buffers that are too large to be joined."""
-    sent = -errno.EINTR
+    """A send of buffers that are too large to be joined."""
+    sent = _EINTR
     control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata)
     if not PYPY and type(buffers) is list and address is None and control is NO_CONTROL and flags is ZERO:
         exports: list[Any] = []  # they end with this frame, which a traceback may keep alive
         try:
             if _export(buffers, exports):
-                sent = lib.lowsock_send_gathered(sock.fileno(), exports, list(map(len, exports)), len(exports))
+                fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+                sent = lib.lowsock_send_gathered(fd, exports, list(map(len, exports)), len(exports))
         finally:
             exports.clear()
     return sent if sent >= 0 else transmit(sock, buffers, control, flags, address, sent)
@@ -179,9 +209,16 @@ def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[Con
     ``send1msg(sock, data)`` does what ``sock.send(data)`` does. ``ancillary`` holds three-tuples
     ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
     """
-    plain = ancillary is NO_ANCDATA and flags is ZERO and type(data) is bytes
-    if plain and type(sock) is kinds.Socket and not sock.gettimeout():
-        sent = _plain_send(sock.fileno(), data, len(data))
+    plain = (
+        flags is ZERO and (ancillary is NO_ANCDATA or (type(ancillary) is list and not ancillary)) and type(data) is bytes
+    )
+    if plain and (type(sock) is int or not (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock))):
+        try:
+            fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+            sent = _plain_send(fd, data, len(data))
+        except OverflowError:
+            _check_descriptor(sock)
+            raise
         return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, None, sent)
     viewed("data", data).release()
     control = NO_CONTROL if ancillary is NO_ANCDATA else encode(ancillary, "ancillary")

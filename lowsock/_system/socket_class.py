@@ -7,8 +7,8 @@ So nothing here imports it: `Socket` is a class without instances, until `learn`
 
 from __future__ import annotations
 
+import _socket
 import sys
-from _socket import socket as _Base
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -24,15 +24,17 @@ else:
         """No object is of this class."""
 
 
+Base = _socket.socket  # of all sockets of the `socket` module, plain and derived ones
+
 # The family and the type of a plain socket as ints: the properties of socket.socket itself make an enum each time.
-family_of: Callable[[AnySocket], int] = _Base.family.__get__
-type_of: Callable[[AnySocket], int] = _Base.type.__get__
+family_of: Callable[[AnySocket], int] = Base.family.__get__
+type_of: Callable[[AnySocket], int] = Base.type.__get__
 
 
 def learn() -> None:
     """Finds `socket.socket` if the program has imported it. What gevent puts in its place is not a plain one."""
     found = getattr(sys.modules.get("socket"), "socket", None)
-    if isinstance(found, type) and issubclass(found, _Base):
+    if isinstance(found, type) and issubclass(found, Base):
         globals()["Socket"] = found
 
 

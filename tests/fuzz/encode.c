@@ -99,7 +99,7 @@ static long long send_all(unsigned which, int *table, char *name)
     size_t sizes[BUFFERS] = {0};
 
     if (which == 1 && sent.rows == 1)
-        return lowsock_send_one(-1, NULL, 0, table[0], table[1], sent.payload, table[2], name, sent.name_size, 0);
+        return lowsock_send_one(-1, NULL, 0, table[0], table[1], sent.payload, table[2], name, sent.name_size, 0, 0);
     if (which == 2)
         return lowsock_sendmsg(-1, NULL, 0, sent.payload, table, sent.rows, name, sent.name_size, 0);
     return lowsock_sendmsg_from(-1, bases, sizes, sent.buffers, sent.payload, table, sent.rows, name, sent.name_size, 0);

@@ -41,6 +41,8 @@ def read_direction(flags: int) -> int:
 
 def descriptor(sock: Socket) -> int:
     """The descriptor of ``sock``. Raises `ValueError` for a timeout other than 0, which would promise to block."""
+    if type(sock) is int:
+        return sock
     if type(sock) is _Socket:
         fd, timeout = sock.fileno(), sock.gettimeout()
     else:
