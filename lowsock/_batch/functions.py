@@ -7,7 +7,7 @@ run in C: a Python loop would take each step of the interpreter once for each me
 
 from __future__ import annotations
 
-from _socket import SOCK_STREAM
+from _socket import SO_TYPE, SOCK_STREAM, SOL_SOCKET
 from operator import itemgetter
 
 from lowsock._batch.inbox import CONTROL, COUNT, give, take
@@ -19,7 +19,7 @@ from lowsock._message.receiving import recvmsg
 from lowsock._message.sending import sendmsg
 from lowsock._system import socket_class as kinds
 from lowsock._system.arguments import INT_MAX, ZERO, checked_int, iterated
-from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
+from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.target import target
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from lowsock._system.types import Address, Message, Received, Socket
 
 _SEQUENCES = {tuple, list}
-_SO_TYPE = CONSTANTS["SOL_SOCKET"], CONSTANTS["SO_TYPE"]
 _BYTES = {bytes}
 _ONE, _THREE = {1}, {3}
 _ONE_MESSAGE = 1  # compared by identity, as `ZERO`
@@ -66,7 +65,7 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
 
 def _type_of(sock: Socket) -> int:
     """SOCK_STREAM and so on, or -errno."""
-    return kinds.type_of(sock) if isinstance(sock, kinds.Base) else lib.lowsock_option(target(sock)[0], *_SO_TYPE)
+    return kinds.type_of(sock) if isinstance(sock, kinds.Base) else lib.lowsock_option(target(sock)[0], SOL_SOCKET, SO_TYPE)
 
 
 def _lone(message: Any) -> bytes | None:
