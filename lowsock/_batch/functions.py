@@ -65,7 +65,11 @@ def sendmmsg(sock: Socket, messages: Iterable[Message], flags: int = 0) -> int:
 
 def _type_of(sock: Socket) -> int:
     """SOCK_STREAM and so on, or -errno."""
-    return kinds.type_of(sock) if isinstance(sock, kinds.Base) else lib.lowsock_option(target(sock)[0], SOL_SOCKET, SO_TYPE)
+    return (
+        kinds.type_of(sock)
+        if issubclass(type(sock), kinds.Base)
+        else lib.lowsock_option(target(sock)[0], SOL_SOCKET, SO_TYPE)
+    )
 
 
 def _lone(message: Any) -> bytes | None:

@@ -151,7 +151,7 @@ def family_of(sock: Socket) -> int:
     """The address family of a socket, or -errno."""
     return (
         kinds.family_of(sock)
-        if isinstance(sock, kinds.Base)
+        if issubclass(type(sock), kinds.Base)
         else lib.lowsock_family(sock if type(sock) is int else fileno(sock))
     )
 
