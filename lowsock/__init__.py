@@ -22,6 +22,7 @@ from lowsock._message.owned import OwnedFds
 from lowsock._message.receiving import recv1msg, recvmsg, recvmsg_into
 from lowsock._message.rights import recv_rights, send_rights
 from lowsock._message.sending import send1msg, sendmsg
+from lowsock._system.errors import UnsupportedError
 from lowsock._system.exports import public
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
@@ -44,6 +45,7 @@ __all__ = [
     "OwnedFds",
     "RecvBatch",
     "SendBatch",
+    "UnsupportedError",
     "recv1msg",
     "recv_fds",
     "recv_rights",
