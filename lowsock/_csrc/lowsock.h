@@ -124,7 +124,9 @@ int lowsock_recv_rights(struct lowsock_reply *reply, int fd, long long size, lon
 int lowsock_owned_option(int fd, int level, int option, struct lowsock_owned *owned);
 /* Moves `count` slots, from `first` on, to the beginning of others. */
 void lowsock_owned_take(struct lowsock_owned *from, int first, int count, struct lowsock_owned *to);
-/* Undoes lowsock_owned_take; closes what it puts into slots that were closed since. */
+/* Moves the first that is left to the beginning of others; answers its slot, or -1. */
+int lowsock_owned_take_first(struct lowsock_owned *from, struct lowsock_owned *to);
+/* Undoes either; closes what it puts into slots that were closed since. */
 void lowsock_owned_put_back(struct lowsock_owned *to, struct lowsock_owned *from);
 /* Closes what is in the slots; answers how many. Any thread may call it at any time. */
 int lowsock_owned_close(struct lowsock_owned *owned);
