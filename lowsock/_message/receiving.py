@@ -273,11 +273,14 @@ def recv1msg(
 
     ``recv1msg(sock, size)`` does what ``sock.recv(size)`` does, with room for ``cmsg_size`` bytes of control data beside
     it. A peer on an ``AF_UNIX`` socket can put descriptors there unasked, and they are yours to close: pass
-    ``cmsg_size=0`` where you expect none, and the kernel drops them. Raises what `recvmsg` raises. See recvmsg(2).
+    ``cmsg_size=0`` where you expect none, and the kernel drops them.
+
+    Twisted's ``recv1msg`` took flags where the size is here: a size of 0, which would lose a datagram, raises `ValueError`.
+    Raises what `recvmsg` raises. See recvmsg(2).
     """
     space = _CMSG_SPACE if cmsg_size is _CMSG_SIZE else _space(cmsg_size)
-    if type(maxsize) is not int or not 0 <= maxsize <= INT_MAX:
-        maxsize = checked_int("maxsize", maxsize, least=0, most=INT_MAX)
+    if type(maxsize) is not int or not 0 < maxsize <= INT_MAX:
+        maxsize = _checked_maxsize(maxsize)
     if flags is not ZERO or type(sock) is not kinds.Socket or sock.gettimeout():
         return _receive(sock, maxsize, space, flags, short=True)
     try:
@@ -305,6 +308,13 @@ def recv1msg(
         raise
     _free.append(entry)  # nothing came
     return _receive(sock, maxsize, space, 0, answer, short=True)
+
+
+def _checked_maxsize(maxsize: int) -> int:
+    maxsize = checked_int("maxsize", maxsize, least=0, most=INT_MAX)
+    if not maxsize:
+        raise ValueError("maxsize must be at least 1: recv1msg() takes the size here, and flags by keyword: flags=0")
+    return maxsize
 
 
 def _space(cmsg_size: int) -> int:
