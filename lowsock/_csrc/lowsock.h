@@ -214,6 +214,7 @@ struct lowsock_inbox {
     long long bufsize;    /* bytes of each slot for data */
     long long ancbufsize; /* bytes of each slot for control data */
     long long generation; /* counts how often its descriptors were closed */
+    long long missed;     /* of those closed last, the numbers that were closed before: somebody took a loan for a gift */
     int busy;
 };
 
@@ -226,10 +227,12 @@ long long lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int c
 long long lowsock_inbox_rows(struct lowsock_inbox *inbox, int first, int count, long long *rows, long long most);
 /* Closes the descriptors that nobody has taken over, unless a call with the inbox is under way. */
 void lowsock_inbox_close(struct lowsock_inbox *inbox);
-/* Hands over the descriptors of slot `i`; answers 0, or -LOWSOCK_BUSY if `generation` is over or a call is under way. */
-int lowsock_inbox_hand_over(struct lowsock_inbox *inbox, int i, long long generation);
-/* Undoes that while the generation lasts; `control` is what the column had. */
-void lowsock_inbox_take_back(struct lowsock_inbox *inbox, int i, long long generation, long long control);
+/* Moves the descriptors of slot `i` to an owner: SCM_RIGHTS first, then the pidfd. Answers how many, or -LOWSOCK_BUSY if
+   `generation` is over or a call is under way. */
+int lowsock_inbox_move_out(struct lowsock_inbox *inbox, int i, long long generation, struct lowsock_owned *owned);
+/* Undoes that if the generation lasts, else closes them; `control` is what the column had. */
+void lowsock_inbox_take_back(struct lowsock_inbox *inbox, int i, long long generation, long long control,
+                             struct lowsock_owned *owned);
 /* Hands over the descriptors of all slots. */
 void lowsock_inbox_forget(struct lowsock_inbox *inbox);
 
