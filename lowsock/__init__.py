@@ -10,7 +10,8 @@ The functions take a descriptor or any object with ``fileno()``, and follow the 
 - `lowsock.errqueue`: the error queue as events, and a zero-copy sender;
 - `lowsock.udp`: datagrams in bulk;
 - `lowsock.aio`: the same calls, awaitable;
-- `lowsock.peer`: who is at the other end of an ``AF_UNIX`` socket.
+- `lowsock.peer`: who is at the other end of an ``AF_UNIX`` socket;
+- `lowsock.typing`: the types in the annotations of all this.
 
 A program that gives up the file system (chroot(2), seccomp(2)) or runs at its limit of descriptors imports before that
 what it uses. The guide is in docs/.
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from lowsock import constants as constants
     from lowsock import errqueue as errqueue
     from lowsock import peer as peer
+    from lowsock import typing as typing
     from lowsock import udp as udp
     from lowsock._batch.functions import recvmmsg, sendmmsg
     from lowsock._batch.recv_batch import RecvBatch
@@ -72,7 +74,7 @@ if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any na
             "recv_owned_fds": "lowsock._message.receiving_owned_fds",
             "recvmmsg": "lowsock._batch.functions",
             "sendmmsg": "lowsock._batch.functions",
-            **{name: f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "udp")},
+            **{name: f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "typing", "udp")},
         },
         gone={"recv_rights": "use recv_owned_fds", "send_rights": "use send_fds"},
     )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The types of the package's own annotations. Nothing imports this at run time: importing `typing` takes longer than
-importing lowsock.
+"""The types of the package's own annotations; `lowsock.typing` shows some of them. Nothing else imports this at run time:
+importing `typing` takes longer than importing lowsock.
 """
 
 from collections.abc import Sequence
