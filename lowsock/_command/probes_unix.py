@@ -33,10 +33,10 @@ def _send_and_drop(ours: socket.socket, theirs: socket.socket, count: int) -> No
 def _pass_through_itself(ours: socket.socket, theirs: socket.socket, flags: int = 0) -> tuple[OwnedFds, int]:
     """Sends the descriptor of ``ours`` through itself; returns the copy and the flags of the message."""
     send_fds(ours, [b"x"], [ours])
-    _, owner, msg_flags, _ = recv_owned_fds(theirs, 1, flags=flags)
-    if not owner:
+    came = recv_owned_fds(theirs, 1, flags=flags)
+    if not came.fds:
         raise Missing("no SCM_RIGHTS message came")
-    return owner, msg_flags
+    return came.fds, came.msg_flags
 
 
 def _check_same_file(one: int, other: int) -> None:
@@ -84,7 +84,7 @@ def _pidfd(sockets: Sockets) -> str:
     ours, theirs = sockets.unix()
     cmsg.enable(theirs, cmsg.PidFd)
     sendmsg(ours, [b"x"])
-    with recv_owned_fds(theirs, 1)[1] as owner:
+    with recv_owned_fds(theirs, 1).fds as owner:
         if owner.pidfd is None:
             raise Missing("no SCM_PIDFD message came")
         return _process_of(owner.pidfd)

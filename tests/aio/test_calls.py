@@ -172,7 +172,7 @@ def test_descriptors_arrive_and_are_close_on_exec(backend, unix_pair):
             assert await aio.send_fds(b, [b"x"], [file.fileno()]) == 1
             (_, fds, *_) = await tasks[0].outcome()
             await aio.send_fds(b, [b"y"], [file])
-            with (await aio.recv_owned_fds(a, 10))[1] as owner:
+            with (await aio.recv_owned_fds(a, 10)).fds as owner:
                 return fds, [os.get_inheritable(fd) for fd in [*fds, *owner]]
 
     fds, inheritable = backend.run(main)

@@ -298,7 +298,7 @@ def test_descriptors_cross_between_loops_in_two_threads(open_fds):
     async def take():
         count = 0
         while count < 2 * ROUNDS:
-            with (await aio.recv_owned_fds(b, 1))[1] as owner:
+            with (await aio.recv_owned_fds(b, 1)).fds as owner:
                 count += len(owner)
         return count
 

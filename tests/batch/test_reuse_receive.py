@@ -224,6 +224,25 @@ def test_an_owner_has_what_came_beside_its_descriptors(dgrams):
             assert [kind for _, kind, _ in fds.ancdata] == [socket.SCM_CREDENTIALS]
 
 
+def asks_for_a_pidfd(sock):
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, constants.SO_PASSPIDFD, 1)
+    except (AttributeError, OSError) as error:
+        pytest.skip(f"no pidfds beside messages: {error}")
+
+
+@pytest.mark.parametrize("sent", (0, 2))
+def test_a_pidfd_is_taken_behind_the_others(dgrams, sent, open_fds):
+    asks_for_a_pidfd(dgrams[1])
+    before = open_fds()
+    lowsock.send_fds(dgrams[0], [b"x"], [0] * sent)
+    with RecvBatch(1, 10, 256) as batch:
+        batch.recv(dgrams[1])
+        with batch.take_fds(0) as fds:
+            assert (len(fds), fds.pidfd, fds.ancdata) == (sent + 1, fds[-1], [])
+    assert open_fds() == before
+
+
 GONE = {"receive": "recv", "datagrams": "messages"}
 
 

@@ -63,7 +63,7 @@ def received(fds):
     a, b = socket.socketpair()
     with a, b:
         lowsock.send_fds(a, [b"x"], fds)
-        owner = lowsock.recv_owned_fds(b, 1)[1]
+        owner = lowsock.recv_owned_fds(b, 1).fds
     for fd in fds:
         os.close(fd)
     return owner

@@ -57,7 +57,7 @@ def close_all(fds: Iterable[int]) -> None:
 
 def receive(*arguments: int) -> Callable[[World], None]:
     def call(world: World) -> None:
-        world.got = lowsock.recv_owned_fds(world.b, 10, *arguments)[1]
+        world.got = lowsock.recv_owned_fds(world.b, 10, *arguments).fds
 
     return call
 

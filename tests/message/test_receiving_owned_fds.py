@@ -43,14 +43,14 @@ def test_copies_come_in_the_order_of_sending(unix_pair, files):
 
 def test_a_socket_may_be_passed_in_any_way(unix_pair, passed):
     lowsock.send_fds(passed(unix_pair.a), [b"x"], [0])
-    with lowsock.recv_owned_fds(passed(unix_pair.b), 1)[1] as owner:
+    with lowsock.recv_owned_fds(passed(unix_pair.b), 1).fds as owner:
         assert len(owner) == 1
 
 
 def test_what_came_is_close_on_exec(unix_pair):
     asked(unix_pair.b, "SO_PASSPIDFD")
     lowsock.send_fds(unix_pair.a, [b"x"], [0, 1])
-    with lowsock.recv_owned_fds(unix_pair.b, 1)[1] as owner:
+    with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
         assert [os.get_inheritable(fd) for fd in owner] == [False] * 3
 
 
@@ -82,7 +82,7 @@ def test_no_more_come_than_asked_for_and_the_rest_is_closed(unix_pair, open_fds,
 def test_as_many_as_can_be_sent_come_beside_a_pidfd(unix_pair, most):
     asked(unix_pair.b, "SO_PASSPIDFD", "SO_PASSCRED")
     lowsock.send_fds(unix_pair.a, [b"x"], [0] * MOST)
-    with lowsock.recv_owned_fds(unix_pair.b, 1, most)[1] as owner:
+    with lowsock.recv_owned_fds(unix_pair.b, 1, most).fds as owner:
         assert (len(owner), owner.pidfd) == (MOST + 1, owner[MOST])
         assert [kind for _, kind, _ in owner.ancdata] == [constants.SCM_CREDENTIALS]
 
@@ -102,7 +102,7 @@ def test_without_room_the_kernel_drops_all(unix_pair, open_fds):
 def test_a_pidfd_is_in_the_last_slot(unix_pair, sent):
     asked(unix_pair.b, "SO_PASSPIDFD")
     lowsock.send_fds(unix_pair.a, [b"x"], [0] * sent)
-    with lowsock.recv_owned_fds(unix_pair.b, 1)[1] as owner:
+    with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
         assert (len(owner), owner.pidfd, owner.ancdata) == (sent + 1, owner[-1], [])
         with open(f"/proc/self/fdinfo/{owner.pidfd}", encoding="ascii") as info:
             assert f"\nPid:\t{os.getpid()}\n" in info.read()
@@ -115,7 +115,7 @@ def test_a_pidfd_is_in_the_last_slot(unix_pair, sent):
 def test_other_messages_are_told_as_they_are(unix_pair):
     asked(unix_pair.b, "SO_PASSCRED", "SO_PASSPIDFD", "SO_TIMESTAMPNS")
     lowsock.send_fds(unix_pair.a, [b"x"], [0, 1])
-    with lowsock.recv_owned_fds(unix_pair.b, 1)[1] as owner:
+    with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
         messages = {kind: data for level, kind, data in owner.ancdata if level == socket.SOL_SOCKET}
         assert len(owner) == 3
     stamped = set() if unix_pair.stream else {constants.SCM_TIMESTAMPNS}
@@ -129,7 +129,7 @@ def test_an_address_is_told(tmp_path):
         b.bind(path)
         a.bind(path + "2")
         assert lowsock.send_fds(a, [b"x"], [0], 0, path) == 1
-        with lowsock.recv_owned_fds(b, 1)[1] as owner:
+        with lowsock.recv_owned_fds(b, 1).fds as owner:
             assert len(owner) == 1
         assert lowsock.send_fds(a, [b"x"], [], address=path) == 1
         assert lowsock.recv_owned_fds(b, 1)[3] == path + "2"
@@ -171,7 +171,7 @@ def test_a_peek_tells_how_many_there_are_and_keeps_none(unix_pair, open_fds, mos
         data, peeked, msg_flags, _ = lowsock.recv_owned_fds(unix_pair.b, 1, most, socket.MSG_PEEK)
         assert (data, len(peeked), msg_flags & CTRUNC) == (b"x", min(most, 3) + 1, 0 if most > 1 else CTRUNC)
         assert open_fds() == before
-    with lowsock.recv_owned_fds(unix_pair.b, 1)[1] as owner:
+    with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
         assert len(owner) == len(open_fds() - before) == 4
 
 
@@ -187,7 +187,7 @@ PEEKED = {
 @pytest.mark.parametrize("use", PEEKED.values(), ids=PEEKED)
 def test_what_was_peeked_at_cannot_be_had(unix_pair, use):
     lowsock.send_fds(unix_pair.a, [b"x"], [0])
-    with lowsock.recv_owned_fds(unix_pair.b, 1, flags=socket.MSG_PEEK)[1] as peeked:
+    with lowsock.recv_owned_fds(unix_pair.b, 1, flags=socket.MSG_PEEK).fds as peeked:
         with pytest.raises(ValueError, match="slot 0 was only peeked at"):
             use(peeked)
         assert repr(peeked) == "<lowsock.OwnedFds [peeked]>"
@@ -195,7 +195,7 @@ def test_what_was_peeked_at_cannot_be_had(unix_pair, use):
 
 def test_a_peek_at_none_detaches_none(unix_pair):
     unix_pair.a.send(b"x")
-    assert lowsock.recv_owned_fds(unix_pair.b, 1, flags=socket.MSG_PEEK)[1].detach() == []
+    assert lowsock.recv_owned_fds(unix_pair.b, 1, flags=socket.MSG_PEEK).fds.detach() == []
 
 
 # ---- no descriptor left ----

@@ -20,7 +20,7 @@ def test_objects_with_a_fileno_are_taken(unix_pair, files):
         items = [sock, files[0], file, epoll]
         numbers = [sock.fileno(), files[0], file.fileno(), epoll.fileno()]
         lowsock.send_fds(unix_pair.a, [b"x"], iter(items))
-        with lowsock.recv_owned_fds(unix_pair.b, 1)[1] as owner:
+        with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
             assert [os.path.sameopenfile(*both) for both in zip(numbers, owner)] == [True] * 4
 
 
@@ -29,7 +29,7 @@ def test_an_owner_lends(unix_pair, files, open_fds):
         before = open_fds()
         lowsock.send_fds(unix_pair.a, [b"x"], lender)
         assert open_fds() == before
-        with lowsock.recv_owned_fds(unix_pair.b, 1)[1] as owner:
+        with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
             assert [os.path.sameopenfile(*both) for both in zip(files, owner)] == [True] * 3
 
 
@@ -50,7 +50,7 @@ class Fleeting:
 def test_objects_live_as_long_as_the_call(unix_pair):
     """Nobody but the call has them."""
     lowsock.send_fds(unix_pair.a, [b"x"], (Fleeting() for _ in range(3)))
-    with lowsock.recv_owned_fds(unix_pair.b, 1)[1] as owner:
+    with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
         assert len(owner) == 3
 
 
@@ -121,7 +121,7 @@ def test_more_than_the_kernel_takes_are_refused(unix_pair):
     assert lowsock.send_fds(unix_pair.a, [b"x"], [0] * MOST) == 1
     with pytest.raises(ValueError, match="fds must not be more than 253 in one message: 254"):
         lowsock.send_fds(unix_pair.a, [b"x"], [0] * (MOST + 1))
-    with lowsock.recv_owned_fds(unix_pair.b, 10)[1] as owner:
+    with lowsock.recv_owned_fds(unix_pair.b, 10).fds as owner:
         assert len(owner) == MOST
 
 
@@ -132,7 +132,7 @@ def test_a_stream_would_lose_descriptors_without_data(unix_pair, buffers):
             lowsock.send_fds(unix_pair.a, buffers, [0])
         return
     assert lowsock.send_fds(unix_pair.a, buffers, [0]) == 0
-    with lowsock.recv_owned_fds(unix_pair.b, 1)[1] as owner:
+    with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
         assert len(owner) == 1
 
 
@@ -170,5 +170,5 @@ def test_flags_of_sending_are_honoured(unix_pair):
 
 def test_an_array_may_hold_them(unix_pair):
     lowsock.send_fds(unix_pair.a, [b"x"], array.array("i", [0, 1]))
-    with lowsock.recv_owned_fds(unix_pair.b, 1)[1] as owner:
+    with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
         assert len(owner) == 2
