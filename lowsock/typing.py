@@ -3,8 +3,8 @@
 
 - `Socket`: a descriptor (an int), or an object with ``fileno()``;
 - `HasFileno`: such an object; calls keep to the timeout that a ``gettimeout()`` of it tells;
-- `Buffer`: a C-contiguous bytes-like object; the annotation is `typing.Any`, as Python has one for it only since 3.12;
-- `Address`: a tuple, str or bytes, as the socket module has it for the family, or None; the annotation is `typing.Any`;
+- `Buffer`: a C-contiguous bytes-like object; `collections.abc.Buffer` for type checkers, `typing.Any` at run time;
+- `Address`: a tuple, str or bytes, as the socket module has it for the family, or None: `typing.Any`;
 - `Host`: a numeric host: a str, or an address of `ipaddress`;
 - `ControlMessage`: a control message to be sent, ``(level, type, data)``;
 - `Ancillary`: the control messages that came, a list of ``(level, type, bytes)``;

@@ -179,8 +179,8 @@ def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[Con
     ``send1msg(sock, data)`` does what ``sock.send(data)`` does. ``ancillary`` holds three-tuples
     ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
     """
-    plain = ancillary is NO_ANCDATA and flags is ZERO and type(data) is bytes
-    if plain and type(sock) is kinds.Socket and not sock.gettimeout():
+    plain = ancillary is NO_ANCDATA and flags is ZERO
+    if plain and type(data) is bytes and type(sock) is kinds.Socket and not sock.gettimeout():
         sent = _plain_send(sock.fileno(), data, len(data))
         return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, None, sent)
     viewed("data", data).release()

@@ -5,7 +5,7 @@ importing `typing` takes longer than importing lowsock.
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Callable, Protocol, Union
+from typing import TYPE_CHECKING, Any, Callable, Protocol, Union
 
 CData = Any  # cffi's own objects have no types; none of them leaves the package
 Bytes = Union[bytes, CData]  # cffi takes bytes for a `char *` that C only reads
@@ -221,7 +221,10 @@ class HasFileno(Protocol):
 
 
 Socket = Union[int, HasFileno]
-Buffer = Any  # a C-contiguous bytes-like object; collections.abc.Buffer came with Python 3.12
+if TYPE_CHECKING:  # C-contiguous; as in the socket module, nothing says whether it can be written to
+    from typing_extensions import Buffer as Buffer
+else:
+    Buffer = Any  # collections.abc.Buffer came with Python 3.12
 Address = Any  # a tuple, str or bytes, as the socket module has it for the family; None: there is no address
 Host = Union[str, IPv4Address, IPv6Address]  # a numeric one; only run time tells its family
 ControlMessage = tuple[int, int, Any]  # (level, type, data)

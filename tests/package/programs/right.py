@@ -4,6 +4,7 @@
 import asyncio
 import socket
 import sys
+from array import array
 from ipaddress import ip_address
 from typing import Any, Optional, Union
 
@@ -25,7 +26,7 @@ def messages(sock: socket.socket, fd: int) -> None:
     assert_type(lowsock.send1msg(fd, b"a", flags=0, ancillary=[(1, 2, b"")]), int)
     data, ancdata, msg_flags, address = lowsock.recvmsg(sock, 100, lowsock.CMSG_SPACE(4), constants.MSG_PEEK)
     assert_type((data, ancdata, msg_flags), tuple[bytes, Ancillary, int])
-    assert_type(lowsock.recvmsg_into(sock, [bytearray(9)], lowsock.CMSG_LEN(4))[0], int)
+    assert_type(lowsock.recvmsg_into(sock, [bytearray(9), array("i", [1])], lowsock.CMSG_LEN(4))[0], int)
     assert_type(lowsock.recv1msg(fd, 100, flags=0, cmsg_size=0), tuple[bytes, int, Ancillary])
     assert_type(lowsock.sockatmark(sock), bool)
     assert_type(IP_PKTINFO + SCM_RIGHTS + constants.MSG_DONTWAIT, int)

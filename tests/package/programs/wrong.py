@@ -31,6 +31,9 @@ def names(sock: Any) -> None:
 def arguments(sock: Any) -> None:
     lowsock.sendmsg([b""], sock=sock)  # wrong
     lowsock.sendmsg(sock, b"x", b"y")  # wrong
+    lowsock.sendmsg(sock, ["text"])  # wrong
+    lowsock.send1msg(sock, "text")  # wrong
+    lowsock.recvmsg_into(sock, [100])  # wrong
     lowsock.recvmsg(sock, "100")  # wrong
     lowsock.recvmsg(sock, 100, msg_flags=1)  # wrong
     lowsock.recv1msg(sock, 100, 0)  # wrong
