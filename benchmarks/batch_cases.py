@@ -45,7 +45,7 @@ def _reused(a: Any, b: Any, pieces: list[bytes], fill: Any, look: Any) -> Loop:
         for _ in range(n):
             fill(out)
             out.send(a)
-            into.receive(b)
+            into.recv(b)
             for _data, _address in look(into):
                 pass
 
@@ -60,7 +60,7 @@ def batch(ffi: Any, lib: Any) -> Case:
 def batch_reused(ffi: Any, lib: Any) -> Case:
     """The same with a SendBatch that is filled each time and a RecvBatch whose datagrams are taken out as bytes."""
     return _case(
-        lib, lambda a, b, pieces: _reused(a, b, pieces, lambda out: out.extend(pieces), lambda into: into.datagrams())
+        lib, lambda a, b, pieces: _reused(a, b, pieces, lambda out: out.extend(pieces), lambda into: into.messages())
     )
 
 
@@ -78,7 +78,7 @@ def batch_append(ffi: Any, lib: Any) -> Case:
             for piece in pieces:
                 append(piece)
 
-        return _reused(a, b, pieces, fill, lambda into: into.datagrams())
+        return _reused(a, b, pieces, fill, lambda into: into.messages())
 
     return _case(lib, make)
 

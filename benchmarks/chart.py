@@ -87,8 +87,8 @@ def batches(lib: Any, count: int) -> Any:
         for _ in range(n):
             out.extend(pieces)
             out.send(a)
-            into.receive(b)
-            for _datagram in into.datagrams():
+            into.recv(b)
+            for _datagram in into.messages():
                 pass
 
     def c(n: int) -> None:

@@ -38,7 +38,7 @@ class Calls:
         await aio.send_fds(self._a, [MESSAGE], fds)
 
     async def receive(self) -> int:
-        with (await aio.recv_rights(self._b, 8))[1] as fds:
+        with (await aio.recv_owned_fds(self._b, 8)).fds as fds:
             return len(fds)
 
 
@@ -103,7 +103,7 @@ class Anyio:
 CANDIDATES: dict[str, Callable[..., Any]] = {
     "anyio": Anyio,
     "aio.recv_fds": Numbers,
-    "aio.recv_rights": Calls,
+    "aio.recv_owned_fds": Calls,
     "UnixStream": Stream,
     "messages": Messages,
 }

@@ -21,7 +21,7 @@ WINGS = (
     ("__main__",),
     ("_command",),
     ("__init__",),
-    ("aio", "constants", "peer"),
+    ("aio", "constants", "peer", "typing"),
     ("aio._datagram", "aio._stream"),
     ("aio._wait",),
     ("udp",),

@@ -31,7 +31,7 @@ def serve(sock):
 
 def relay(ours, theirs, out, into):
     """Takes one batch from ``ours`` and sends it on to ``theirs``; the memory is the same each time."""
-    into.receive(ours)
+    into.recv(ours)
     for view, _ in into:
         out.append(view)
     while len(out):

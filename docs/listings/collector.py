@@ -31,8 +31,8 @@ class Collector:
 
     def receive(self, flags):
         """One system call: a batch of datagrams, added up."""
-        count = self.batch.receive(self.sock, flags)
-        for data, _ in self.batch.datagrams():
+        count = self.batch.recv(self.sock, flags=flags)
+        for data, _ in self.batch.messages():
             self.add(data)
         self.datagrams += count
         self.calls += 1

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-from lowsock import peer, recv_rights, recvmsg, send_rights, sendmsg
+from lowsock import peer, recv_owned_fds, recvmsg, send_fds, sendmsg
 
 NOBODY = 65534
 
@@ -21,12 +21,12 @@ def child(number):
         drop_privileges()
         for name in ("report", "../../etc/shadow"):
             sendmsg(sock, [name.encode()])
-            answer, fds, flags, address = recv_rights(sock, 1000, maxfds=1)
-            with fds:  # closes what is not taken
+            answer = recv_owned_fds(sock, 1000, maxfds=1)
+            with answer.fds as fds:  # closes what is not taken
                 if not fds:
-                    print(f"child: {name}: {answer.decode()}")
+                    print(f"child: {name}: {answer.data.decode()}")
                     continue
-                print(f"child: by its path: {by_path(answer.decode())}")
+                print(f"child: by its path: {by_path(answer.data.decode())}")
                 with open(fds.take(), encoding="utf-8") as file:  # from here on the file object owns it
                     print(f"child: by its descriptor: {file.read()}")
 
@@ -70,7 +70,7 @@ def serve(sock, files):
             sendmsg(sock, [b"refused"])
             continue
         with open(files[name], "rb") as file:
-            send_rights(sock, [files[name].encode()], [file])  # a copy travels; this one is closed here
+            send_fds(sock, [files[name].encode()], [file])  # a copy travels; this one is closed here
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from lowsock._system.arguments import checked_int
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
-    from typing import Any, NoReturn, SupportsIndex, TypeVar
+    from typing import Any, NoReturn, SupportsIndex
 
-    T = TypeVar("T", bound="Reused")
+    from typing_extensions import Self
 
 
 class Reused:
@@ -46,7 +46,7 @@ class Reused:
     def close(self) -> None:
         raise NotImplementedError
 
-    def __enter__(self: T) -> T:
+    def __enter__(self) -> Self:
         self._opened()
         return self
 

@@ -20,7 +20,7 @@ from lowsock._memory.address import family_of
 from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
 from lowsock._memory.buffers import as_bytes, listed
 from lowsock._system import socket_class as kinds
-from lowsock._system.arguments import ZERO, checked_int
+from lowsock._system.arguments import ZERO, checked_int, keyword_only, refuse_old
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.errors import raised_here
 from lowsock._system.ffi import ffi, lib
@@ -30,7 +30,7 @@ from lowsock._system.waiting import retry
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from lowsock._memory.ancillary import Control
     from lowsock._system.types import Address, Buffer, CData, ControlMessage, Socket
@@ -65,13 +65,18 @@ class SendBatch(Reused):
 
     # ---- filling ----
 
-    def append(self, data: Buffer, ancdata: Iterable[ControlMessage] = NO_ANCDATA, address: Address = None) -> None:
+    @keyword_only
+    def append(
+        self, data: Buffer, *old: NoReturn, ancdata: Iterable[ControlMessage] = NO_ANCDATA, address: Address = None
+    ) -> None:
         """Adds a message: ``data``, one bytes-like object, with control messages as in `sendmsg`.
 
         An address is numeric, and is encoded when the batch is sent, for the socket tells its family. Descriptors are
         numbers here: they have to be open until the message has been sent. Raises `ValueError` if the batch is full, or has
         not as much room for a message. See sendmmsg(2).
         """
+        if old:
+            refuse_old("append", "ancdata", "address")
         piece = data if type(data) is bytes else as_bytes("data", data)
         control = NO_CONTROL if ancdata is NO_ANCDATA else encode(ancdata)  # any code of the caller's has run now
         outbox: _BatchOutbox = self._memory or self._opened()
@@ -92,11 +97,14 @@ class SendBatch(Reused):
                 return
             pieces.pop()  # a signal handler has ended this queue before the message came in
 
-    def extend(self, pieces: Iterable[Buffer], address: Address = None) -> None:
+    @keyword_only
+    def extend(self, pieces: Iterable[Buffer], *old: NoReturn, address: Address = None) -> None:
         """Adds a message for each of ``pieces``, all of them to one address: the quick way for many.
 
         Adds all, or raises what `append` raises and adds none. See sendmmsg(2).
         """
+        if old:
+            refuse_old("extend", "address")
         outbox: _BatchOutbox = self._memory or self._opened()
         own: list[Any] = pieces.copy() if type(pieces) is list else listed("pieces", pieces)
         if {*map(type, own)} != _BYTES:
@@ -140,7 +148,8 @@ class SendBatch(Reused):
         outbox: _BatchOutbox = self._opened()
         return max(self._current_queue(outbox).end() - int(outbox.struct.next), 0)
 
-    def send(self, sock: Socket, flags: int = 0) -> int:
+    @keyword_only
+    def send(self, sock: Socket, *old: NoReturn, flags: int = 0) -> int:
         """Sends what waits to be sent, 64 messages by each system call; returns how many the kernel took.
 
         If it did not take all, or raised, the rest is still there, and the next call goes on with it: nothing is sent twice
@@ -150,6 +159,8 @@ class SendBatch(Reused):
         Raises what `sendmsg` raises; `ValueError` for an address that is a host name, its message named by the number that
         it has in the batch. See sendmmsg(2).
         """
+        if old:
+            refuse_old("send", "flags")
         outbox: _BatchOutbox = self._memory or self._opened()
         if flags is not ZERO:
             flags = checked_int("flags", flags)

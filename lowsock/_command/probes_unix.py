@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 
-from lowsock import OwnedFds, cmsg, constants, peer, recv_rights, recvmsg, send_fds, send_rights, sendmsg, sockatmark
+from lowsock import OwnedFds, cmsg, constants, peer, recv_owned_fds, recvmsg, send_fds, sendmsg, sockatmark
 from lowsock._command.loopback import Missing, Sockets
 from lowsock._command.probing import Probe, exchange, greatest, succeeds
 
@@ -24,17 +25,18 @@ def _descriptors(sockets: Sockets) -> str:
 
 def _send_and_drop(ours: socket.socket, theirs: socket.socket, count: int) -> None:
     """Sends many descriptors and leaves the other end no room for them; what stays in flight counts against a limit."""
-    send_fds(ours, [b"x"], [ours.fileno()] * count)
+    rights = constants.SOL_SOCKET, constants.SCM_RIGHTS, ours.fileno().to_bytes(4, sys.byteorder) * count
+    sendmsg(ours, [b"x"], [rights])  # `send_fds` knows the limit, and would not ask
     recvmsg(theirs, 1)
 
 
 def _pass_through_itself(ours: socket.socket, theirs: socket.socket, flags: int = 0) -> tuple[OwnedFds, int]:
     """Sends the descriptor of ``ours`` through itself; returns the copy and the flags of the message."""
-    send_rights(ours, [b"x"], [ours])
-    _, owner, msg_flags, _ = recv_rights(theirs, 1, flags=flags)
-    if not owner:
+    send_fds(ours, [b"x"], [ours])
+    came = recv_owned_fds(theirs, 1, flags=flags)
+    if not came.fds:
         raise Missing("no SCM_RIGHTS message came")
-    return owner, msg_flags
+    return came.fds, came.msg_flags
 
 
 def _check_same_file(one: int, other: int) -> None:
@@ -82,7 +84,7 @@ def _pidfd(sockets: Sockets) -> str:
     ours, theirs = sockets.unix()
     cmsg.enable(theirs, cmsg.PidFd)
     sendmsg(ours, [b"x"])
-    with recv_rights(theirs, 1)[1] as owner:
+    with recv_owned_fds(theirs, 1).fds as owner:
         if owner.pidfd is None:
             raise Missing("no SCM_PIDFD message came")
         return _process_of(owner.pidfd)

@@ -67,7 +67,10 @@ static int note_slot(struct lowsock_inbox *inbox, int i, const message_header *m
            (same_source(inbox, i) ? 0 : LOWSOCK_SOURCES) | (inbox->sizes[i] == inbox->sizes[0] ? 0 : LOWSOCK_SIZES);
 }
 
-static void each_descriptor(const struct lowsock_inbox *inbox, int i, void (*act)(int))
+typedef void action(int fd, struct lowsock_inbox *inbox, struct lowsock_owned *owned);
+
+/* Acts on the descriptors of slot `i`, in messages of one type. */
+static void each_of(struct lowsock_inbox *inbox, int i, int type, action *act, struct lowsock_owned *owned)
 {
     struct cursor cursor = {control_of(inbox, i), control_of(inbox, i) + inbox->controls[i]};
     long long length;
@@ -78,22 +81,41 @@ static void each_descriptor(const struct lowsock_inbox *inbox, int i, void (*act
         int fd;
 
         memcpy(&header, cursor.at, sizeof header);
-        if (carries(&header, SCM_RIGHTS) || carries(&header, LOWSOCK_SCM_PIDFD))
+        if (carries(&header, type))
             for (at = 0; at + (long long)sizeof fd <= length; at += (long long)sizeof fd) {
                 memcpy(&fd, cursor.at + CMSG_LEN(0) + at, sizeof fd);
-                act(fd);
+                if (fd >= 0) /* a pidfd below zero is an errno */
+                    act(fd, inbox, owned);
             }
         advance(&cursor, length);
     }
 }
 
-static void close_one(int fd)
+static void each_descriptor(struct lowsock_inbox *inbox, int i, action *act)
 {
-    if (fd >= 0) /* a pidfd below zero is an errno */
-        close(fd);
+    each_of(inbox, i, SCM_RIGHTS, act, NULL);
+    each_of(inbox, i, LOWSOCK_SCM_PIDFD, act, NULL);
 }
 
-static void set_close_on_exec(int fd) { (void)fcntl(fd, F_SETFD, FD_CLOEXEC); }
+static void close_one(int fd, struct lowsock_inbox *inbox, struct lowsock_owned *owned)
+{
+    (void)owned;
+    if (close(fd) < 0 && errno == EBADF)
+        inbox->missed++;
+}
+
+static void set_close_on_exec(int fd, struct lowsock_inbox *inbox, struct lowsock_owned *owned)
+{
+    (void)inbox;
+    (void)owned;
+    (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+static void move_one(int fd, struct lowsock_inbox *inbox, struct lowsock_owned *owned)
+{
+    (void)inbox;
+    owned->fds[owned->count++] = fd;
+}
 
 void lowsock_inbox_forget(struct lowsock_inbox *inbox)
 {
@@ -107,6 +129,7 @@ static void close_all(struct lowsock_inbox *inbox)
 {
     int i;
 
+    inbox->missed = 0;
     for (i = 0; i < inbox->count; i++)
         each_descriptor(inbox, i, close_one);
     lowsock_inbox_forget(inbox);
@@ -123,26 +146,37 @@ void lowsock_inbox_close(struct lowsock_inbox *inbox)
     unlock(&inbox->busy);
 }
 
-int lowsock_inbox_hand_over(struct lowsock_inbox *inbox, int i, long long generation)
+/* The owner has room for all that the slot can hold. */
+int lowsock_inbox_move_out(struct lowsock_inbox *inbox, int i, long long generation, struct lowsock_owned *owned)
 {
     int n = try_lock(&inbox->busy);
 
     if (n < 0)
         return n;
     n = inbox->generation == generation ? 0 : -LOWSOCK_BUSY;
-    if (n == 0)
+    if (n == 0) {
+        each_of(inbox, i, SCM_RIGHTS, move_one, owned);
+        n = owned->count;
+        each_of(inbox, i, LOWSOCK_SCM_PIDFD, move_one, owned);
+        owned->pidfd = owned->count > n ? owned->count : 0;
         inbox->controls[i] = 0;
+        n = owned->count;
+    }
     unlock(&inbox->busy);
     return n;
 }
 
-void lowsock_inbox_take_back(struct lowsock_inbox *inbox, int i, long long generation, long long control)
+void lowsock_inbox_take_back(struct lowsock_inbox *inbox, int i, long long generation, long long control,
+                             struct lowsock_owned *owned)
 {
-    if (try_lock(&inbox->busy) < 0)
-        return;
-    if (inbox->generation == generation)
-        inbox->controls[i] = control;
-    unlock(&inbox->busy);
+    if (try_lock(&inbox->busy) == 0) {
+        if (inbox->generation == generation && owned->count > 0) {
+            inbox->controls[i] = control;
+            owned->disarmed = 1;
+        }
+        unlock(&inbox->busy);
+    }
+    (void)lowsock_owned_close(owned); /* unless the inbox has them */
 }
 
 /* Whether so many slots of `bufsize` and `ancbufsize` bytes fit into the inbox's memory. */

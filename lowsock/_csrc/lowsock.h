@@ -103,8 +103,8 @@ long long lowsock_sendmsg_from(int fd, char **bases, size_t *sizes, size_t count
 /* sendmsg(2) of one buffer and one control message. Where a family is given and the socket is of another: -EINTR, not sent. */
 long long lowsock_send_one(int fd, char *data, size_t size, int level, int type, char *payload, int length,
                            char *name, int name_size, int flags, int family);
-/* sendmsg(2) of one buffer and copies of descriptors. */
-int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count, int flags);
+/* sendmsg(2) of one buffer and copies of descriptors; `family` as above. */
+int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count, int flags, int family);
 
 /* ==== owned.c: descriptors in slots ==== */
 
@@ -130,7 +130,9 @@ int lowsock_recv_rights(struct lowsock_reply *reply, int fd, long long size, lon
 int lowsock_owned_option(int fd, int level, int option, struct lowsock_owned *owned);
 /* Moves `count` slots, from `first` on, to the beginning of others. */
 void lowsock_owned_take(struct lowsock_owned *from, int first, int count, struct lowsock_owned *to);
-/* Undoes lowsock_owned_take; closes what it puts into slots that were closed since. */
+/* Moves the first that is left to the beginning of others; answers its slot, or -1. */
+int lowsock_owned_take_first(struct lowsock_owned *from, struct lowsock_owned *to);
+/* Undoes either; closes what it puts into slots that were closed since. */
 void lowsock_owned_put_back(struct lowsock_owned *to, struct lowsock_owned *from);
 /* Closes what is in the slots; answers how many. Any thread may call it at any time. */
 int lowsock_owned_close(struct lowsock_owned *owned);
@@ -218,6 +220,7 @@ struct lowsock_inbox {
     long long bufsize;    /* bytes of each slot for data */
     long long ancbufsize; /* bytes of each slot for control data */
     long long generation; /* counts how often its descriptors were closed */
+    long long missed;     /* of those closed last, the numbers that were closed before: somebody took a loan for a gift */
     int busy;
 };
 
@@ -230,10 +233,12 @@ long long lowsock_recvmmsg(struct lowsock_inbox *inbox, int fd, int first, int c
 long long lowsock_inbox_rows(struct lowsock_inbox *inbox, int first, int count, long long *rows, long long most);
 /* Closes the descriptors that nobody has taken over, unless a call with the inbox is under way. */
 void lowsock_inbox_close(struct lowsock_inbox *inbox);
-/* Hands over the descriptors of slot `i`; answers 0, or -LOWSOCK_BUSY if `generation` is over or a call is under way. */
-int lowsock_inbox_hand_over(struct lowsock_inbox *inbox, int i, long long generation);
-/* Undoes that while the generation lasts; `control` is what the column had. */
-void lowsock_inbox_take_back(struct lowsock_inbox *inbox, int i, long long generation, long long control);
+/* Moves the descriptors of slot `i` to an owner: SCM_RIGHTS first, then the pidfd. Answers how many, or -LOWSOCK_BUSY if
+   `generation` is over or a call is under way. */
+int lowsock_inbox_move_out(struct lowsock_inbox *inbox, int i, long long generation, struct lowsock_owned *owned);
+/* Undoes that if the generation lasts, else closes them; `control` is what the column had. */
+void lowsock_inbox_take_back(struct lowsock_inbox *inbox, int i, long long generation, long long control,
+                             struct lowsock_owned *owned);
 /* Hands over the descriptors of all slots. */
 void lowsock_inbox_forget(struct lowsock_inbox *inbox);
 

@@ -114,6 +114,22 @@ void lowsock_owned_take(struct lowsock_owned *from, int first, int count, struct
         fill_slot(to, empty_slot(from->fds + first + i, LOWSOCK_TAKEN));
 }
 
+int lowsock_owned_take_first(struct lowsock_owned *from, struct lowsock_owned *to)
+{
+    int i;
+
+    for (i = 0; i < from->count; i++) {
+        int fd = empty_slot(from->fds + i, LOWSOCK_TAKEN);
+
+        if (fd < 0)
+            continue;
+        to->first = i;
+        fill_slot(to, fd);
+        return i;
+    }
+    return -1;
+}
+
 /* What was closed since stays closed: lowsock_owned_close sets `closed` first and empties the slots then; here a slot is
    filled first and `closed` read then. So one of the two sees the other. */
 void lowsock_owned_put_back(struct lowsock_owned *to, struct lowsock_owned *from)

@@ -98,9 +98,9 @@ long long lowsock_send_one(int fd, char *data, size_t size, int level, int type,
     return lowsock_sendmsg(fd, data, size, payload, table, 1, name, name_size, flags);
 }
 
-int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count, int flags)
+int lowsock_send_fds(int fd, char *data, size_t size, int *fds, size_t count, int flags, int family)
 {
     int length = (int)(count * sizeof *fds);
 
-    return (int)lowsock_send_one(fd, data, size, SOL_SOCKET, SCM_RIGHTS, (char *)fds, length, NULL, 0, flags, AF_UNSPEC);
+    return (int)lowsock_send_one(fd, data, size, SOL_SOCKET, SCM_RIGHTS, (char *)fds, length, NULL, 0, flags, family);
 }

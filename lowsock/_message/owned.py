@@ -64,7 +64,7 @@ class OwnedFds(Sequence[int]):
 
     ``owner[i]``, a slice and iteration *lend*: the numbers stay the owner's, which closes them at the end of the ``with``,
     in `close`, or when it is collected (then with a `ResourceWarning`; on PyPy that is late). `take` and `detach` *give*:
-    what they return is yours to close, and its slot is empty from then on. ``len`` counts the slots.
+    what they return is yours to close, and its slot is empty from then on. ``len`` counts the slots, `left` what is in them.
 
     ``OwnedFds(fds)`` takes over open descriptors of yours, as soon as it returns. An empty slot raises `ValueError`, which
     says whether it was taken, closed or only peeked at; copying or pickling an owner raises `TypeError`. Each method may be
@@ -126,17 +126,28 @@ class OwnedFds(Sequence[int]):
         """Whether `close` was called."""
         return bool(self._slots.closed)
 
-    def take(self, i: SupportsIndex = 0) -> int:
-        """The descriptor of slot ``i``, yours from the return on; the slot is empty then.
+    @property
+    def left(self) -> int:
+        """How many descriptors are left to take or to be closed. ``len`` counts the slots, as an index is one of a slot."""
+        owned = self._slots
+        return len(_numbers(owned, owned.count))
 
-        An exception that a signal handler raises before the return leaves it in its slot. Raises `IndexError`, and
-        `ValueError` for a slot that has none. See close(2).
+    def take(self, i: SupportsIndex | None = None) -> int:
+        """The descriptor of slot ``i``, or the first that is left; yours from the return on. Its slot is empty then.
+
+        An exception that a signal handler raises before the return leaves it in its slot. Raises `IndexError` for a slot
+        that is not there, and `ValueError` for one that is empty, or if no descriptor is left. See close(2).
         """
         owned = self._slots
-        at = _slot(owned, i)
+        at = 0 if i is None else _slot(owned, i)
         moved = guarded(new_slots(1))
         try:
-            _take(owned, at, 1, moved)
+            if i is None:
+                at = lib.lowsock_owned_take_first(owned, moved)
+            else:
+                _take(owned, at, 1, moved)
+            if at < 0:
+                _refuse_none_left(owned)
             fd: int = moved.fds[0]
             if fd < 0:
                 _refuse(at, fd)
@@ -216,6 +227,12 @@ def _numbers(owned: CData, count: int) -> list[int]:
 
 def _refuse(at: int, state: int) -> NoReturn:
     raise ValueError(_ERRORS[state].format(at))
+
+
+def _refuse_none_left(owned: CData) -> NoReturn:
+    """Raises why there is nothing to take."""
+    _refuse_all(owned, owned.count)
+    raise ValueError("no descriptor is left: " + (f"all {owned.count} have been taken" if owned.count else "none came"))
 
 
 def _refuse_all(owned: CData, count: int) -> None:

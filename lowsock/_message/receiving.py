@@ -23,7 +23,7 @@ from lowsock._system.arguments import INT_MAX, ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT, MSG_TRUNC
 from lowsock._system.errors import CACHED, MORE, fail
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.target import fileno, target, timeout_of
+from lowsock._system.target import check_descriptor, fileno, target, timeout_of
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
@@ -108,8 +108,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
             return data, ancdata, info[1], address
     except BaseException:
         close_received(reply, ancdata)
-        if type(sock) is int:
-            target(sock)  # says what is wrong with it
+        check_descriptor(sock)
         checked_int("bufsize", bufsize, least=0, most=INT_MAX)
         _checked_receive(ancbufsize, flags)
         raise
@@ -197,7 +196,7 @@ def recvmsg_into(
         fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
         answer = _recv_into(struct, fd, exports, sizes, len(sizes))
     except OverflowError:
-        target(sock)  # says what is wrong
+        check_descriptor(sock)
         raise
     finally:
         exports.clear()
@@ -292,11 +291,14 @@ def recv1msg(
 
     ``recv1msg(sock, size)`` does what ``sock.recv(size)`` does, with room for ``cmsg_size`` bytes of control data beside
     it. A peer on an ``AF_UNIX`` socket can put descriptors there unasked, and they are yours to close: pass
-    ``cmsg_size=0`` where you expect none, and the kernel drops them. Raises what `recvmsg` raises. See recvmsg(2).
+    ``cmsg_size=0`` where you expect none, and the kernel drops them.
+
+    Twisted's ``recv1msg`` took flags where the size is here: a size of 0, which would lose a datagram, raises `ValueError`.
+    Raises what `recvmsg` raises. See recvmsg(2).
     """
     space = _CMSG_SPACE if cmsg_size is _CMSG_SIZE else _space(cmsg_size)
-    if type(maxsize) is not int or not 0 <= maxsize <= INT_MAX:
-        maxsize = checked_int("maxsize", maxsize, least=0, most=INT_MAX)
+    if type(maxsize) is not int or not 0 < maxsize <= INT_MAX:
+        maxsize = _checked_maxsize(maxsize)
     if flags is not ZERO:
         return _receive(sock, maxsize, space, flags, short=True)
     if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
@@ -324,11 +326,17 @@ def recv1msg(
             return data, info[1], ancillary
     except BaseException:
         close_received(reply, ancillary)
-        if type(sock) is int:
-            target(sock)  # says what is wrong with it
+        check_descriptor(sock)
         raise
     _free.append(entry)  # nothing came
     return _receive(sock, maxsize, space, 0, answer, short=True)
+
+
+def _checked_maxsize(maxsize: int) -> int:
+    maxsize = checked_int("maxsize", maxsize, least=0, most=INT_MAX)
+    if not maxsize:
+        raise ValueError("maxsize must be at least 1: recv1msg() takes the size here, and flags by keyword: flags=0")
+    return maxsize
 
 
 def _space(cmsg_size: int) -> int:

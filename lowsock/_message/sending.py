@@ -18,7 +18,7 @@ from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.errors import RETRYABLE, fail, raised_here
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.target import fileno, target, timeout_of
+from lowsock._system.target import check_descriptor, fileno, target, timeout_of
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
@@ -77,15 +77,9 @@ def sendmsg(
             fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
             sent = _plain_send(fd, data, len(data))
     except OverflowError:
-        _check_descriptor(sock)
+        check_descriptor(sock)
         raise
     return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, flags, address, sent)
-
-
-def _check_descriptor(sock: Any) -> None:
-    """Raises what is wrong with a bare descriptor that cffi did not take; a socket object's is right."""
-    if type(sock) is int:
-        target(sock)
 
 
 def _send_to(sock: Any, data: bytes, flags: int, address: Address) -> int:
@@ -124,7 +118,7 @@ def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], fla
             try:
                 sent = _send_one(fd, data, len(data), level, kind, payload, size, name, length, flags, family)
             except (TypeError, OverflowError):
-                _check_descriptor(sock)
+                check_descriptor(sock)
                 encode(ancdata)  # names what is wrong, if anything is
                 raise
     return sent if sent >= 0 else transmit(sock, [data], encode(ancdata), flags, address, sent)
@@ -209,15 +203,14 @@ def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[Con
     ``send1msg(sock, data)`` does what ``sock.send(data)`` does. ``ancillary`` holds three-tuples
     ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
     """
-    plain = (
-        flags is ZERO and (ancillary is NO_ANCDATA or (type(ancillary) is list and not ancillary)) and type(data) is bytes
-    )
+    plain = flags is ZERO and (ancillary is NO_ANCDATA or (type(ancillary) is list and not ancillary))
+    plain = plain and type(data) is bytes
     if plain and (type(sock) is int or not (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock))):
         try:
             fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
-            sent = _plain_send(fd, data, len(data))
+            sent = _plain_send(fd, data, len(data))  # type: ignore[arg-type]
         except OverflowError:
-            _check_descriptor(sock)
+            check_descriptor(sock)
             raise
         return sent if sent >= 0 else transmit(sock, [data], NO_CONTROL, 0, None, sent)
     viewed("data", data).release()

@@ -11,9 +11,12 @@ from lowsock._system.errors import raised_here
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Any
+    from typing import Any, NoReturn, TypeVar
+
+    F = TypeVar("F")
 
 INT_MAX = 2**31 - 1
+_VARIADIC = 0x04 | 0x08  # inspect.CO_VARARGS, inspect.CO_VARKEYWORDS
 ZERO = 0  # an argument that is this very int needs no check; 0.0 and None are not
 
 
@@ -70,3 +73,28 @@ def checked_field(name: str, value: Any, most: int) -> int:
     if not 0 <= number <= most:
         raise OverflowError(f"{name} is out of range: {number}")
     return number
+
+
+def refuse_old(call: str, *names: str) -> NoReturn:
+    """Raises `TypeError` for arguments that ``call`` took by position once: ``names`` are those that it takes by keyword."""
+    spelled = ", ".join(f"{name}=..." for name in names)
+    raise TypeError(f"{call}() takes {' and '.join(names)} by keyword: {spelled}")
+
+
+def keyword_only(function: F) -> F:
+    """Hides ``*old`` and ``**old`` from `inspect.signature` and help(): ``function`` has them only to refuse what it took
+    once, by `refuse_old`."""
+    plain: Any = function
+    code = plain.__code__
+    bare = type(plain)(
+        code.replace(co_flags=code.co_flags & ~_VARIADIC),
+        plain.__globals__,
+        plain.__name__,
+        plain.__defaults__,
+        plain.__closure__,
+    )
+    hidden = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :]
+    bare.__annotations__ = {name: kind for name, kind in plain.__annotations__.items() if name not in hidden}
+    bare.__kwdefaults__ = plain.__kwdefaults__
+    plain.__annotations__, plain.__wrapped__ = bare.__annotations__, bare
+    return function

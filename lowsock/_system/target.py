@@ -27,6 +27,12 @@ def target(sock: Socket) -> tuple[int, float | None]:
     return fileno(sock), timeout
 
 
+def check_descriptor(sock: Socket) -> None:
+    """Raises what is wrong with a bare descriptor that cffi did not take. A socket object's is right."""
+    if type(sock) is int:
+        target(sock)
+
+
 # The classes of objects that were asked before, by their ids. They hold no answer: an object is asked each time, since it or
 # its class may get a method later.
 _ADMITTED: dict[int, ref[type]] = {}

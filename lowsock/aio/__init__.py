@@ -17,12 +17,11 @@ from lowsock.aio._batches import recv_batch, recvmmsg, send_batch, sendmmsg
 from lowsock.aio._calls import (
     recv1msg,
     recv_fds,
-    recv_rights,
+    recv_owned_fds,
     recvmsg,
     recvmsg_into,
     send1msg,
     send_fds,
-    send_rights,
     sendmsg,
 )
 from lowsock.aio._stream.incoming import BrokenStream, Received
@@ -43,14 +42,13 @@ __all__ = [
     "recv1msg",
     "recv_batch",
     "recv_fds",
-    "recv_rights",
+    "recv_owned_fds",
     "recvmmsg",
     "recvmsg",
     "recvmsg_into",
     "send1msg",
     "send_batch",
     "send_fds",
-    "send_rights",
     "sendmmsg",
     "sendmsg",
 ]
@@ -63,4 +61,5 @@ if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any na
             "errqueue": "lowsock.aio.errqueue",
             "udp": "lowsock.aio.udp",
         },
+        gone={"recv_rights": "use recv_owned_fds", "send_rights": "use send_fds"},
     )

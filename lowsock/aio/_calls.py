@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lowsock._memory.address import encode_for, family_of
 from lowsock._memory.ancillary import NO_ANCDATA
-from lowsock._message import descriptors, receiving, rights, sending
+from lowsock._message import receiving, receiving_fds, receiving_owned_fds, sending, sending_fds
 from lowsock._message.owned import OwnedFds
-from lowsock._system.constants import CONSTANTS
+from lowsock._message.sending_fds import SCM_MAX_FD
 from lowsock.aio._wait.attempts import (
     MODULES,
     attempt,
@@ -29,9 +29,8 @@ from lowsock.aio._wait.waiters import WRITE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lowsock._message.receiving_owned_fds import ReceivedFds
     from lowsock._system.types import Address, Ancillary, Buffer, ControlMessage, HasFileno, Received, Socket
-
-_SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)
 
 _sendmsg, _recvmsg = sending.sendmsg, receiving.recvmsg
 
@@ -105,42 +104,29 @@ async def recv1msg(
 
 
 async def send_fds(
-    sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags: int = 0, address: Address = None
+    sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int | HasFileno], flags: int = 0, address: Address = None
 ) -> int:
-    """As `lowsock.send_fds`, awaitable. Keep ``fds`` open until it is done. ``address`` is numeric. See unix(7)."""
-    call, own = descriptors.send_fds, snapshot("fds", "int", fds)
-    return await _send_descriptors(call, sock, buffers, own, flags, address)
+    """As `lowsock.send_fds`, awaitable. Keep ``fds`` open until it is done: the objects among them are kept alive, and each
+    attempt asks them for their numbers. ``address`` is numeric. See unix(7)."""
+    flags = checked_flags(flags)
+    own = snapshot("buffers", "bytes-like objects", buffers)
+    rights = fds if isinstance(fds, OwnedFds) else snapshot("fds", "ints or objects with fileno()", fds)
+    if address is not None:
+        _refuse_names(sock, address)
+    return await attempt(sock, WRITE, lambda: sending_fds.send_fds(sock, own, rights, flags, address))
 
 
 async def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[bytes, list[int], int, Address]:
     """As `lowsock.recv_fds`, awaitable. See unix(7), recvmsg(2)."""
     flags = checked_flags(flags)
-    return await attempt(sock, read_direction(flags), lambda: descriptors.recv_fds(sock, bufsize, maxfds, flags))
+    return await attempt(sock, read_direction(flags), lambda: receiving_fds.recv_fds(sock, bufsize, maxfds, flags))
 
 
-async def send_rights(
-    sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int | HasFileno], flags: int = 0, address: Address = None
-) -> int:
-    """As `lowsock.send_rights`, awaitable. The objects among ``fds`` are kept alive until it is done, and each attempt asks
-    them for their numbers. ``address`` is numeric. See unix(7)."""
-    own = fds if isinstance(fds, OwnedFds) else snapshot("fds", "ints or objects with fileno()", fds)
-    return await _send_descriptors(rights.send_rights, sock, buffers, own, flags, address)
-
-
-async def recv_rights(
-    sock: Socket, bufsize: int, maxfds: int = _SCM_MAX_FD, flags: int = 0
-) -> tuple[bytes, OwnedFds, int, Address]:
-    """As `lowsock.recv_rights`, awaitable. See unix(7), recvmsg(2)."""
+async def recv_owned_fds(sock: Socket, bufsize: int, maxfds: int = SCM_MAX_FD, flags: int = 0) -> ReceivedFds:
+    """As `lowsock.recv_owned_fds`, awaitable. See unix(7), recvmsg(2)."""
     flags = checked_flags(flags)
-    return await attempt(sock, read_direction(flags), lambda: rights.recv_rights(sock, bufsize, maxfds, flags))
-
-
-async def _send_descriptors(call: Any, sock: Socket, buffers: Any, fds: Any, flags: int, address: Address) -> int:
-    flags = checked_flags(flags)
-    own = snapshot("buffers", "bytes-like objects", buffers)
-    if address is not None:
-        _refuse_names(sock, address)
-    return await attempt(sock, WRITE, lambda: call(sock, own, fds, flags, address))
+    call = receiving_owned_fds.recv_owned_fds
+    return await attempt(sock, read_direction(flags), lambda: call(sock, bufsize, maxfds, flags))
 
 
 def _refuse_names(sock: Socket, address: Address) -> None:

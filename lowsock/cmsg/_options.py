@@ -23,8 +23,7 @@ from lowsock.cmsg._times import RECEIVE_BY_SOFTWARE
 if TYPE_CHECKING:
     from lowsock._system.types import Socket
 
-    Kind = type[ControlMessage]
-
+Kind = type[ControlMessage]  # a name in public annotations
 MAX_FDS = 253  # Linux: SCM_MAX_FD
 _V6ONLY = socket.IPPROTO_IPV6, CONSTANTS["IPV6_V6ONLY"]
 _TYPE = socket.SOL_SOCKET, socket.SO_TYPE
@@ -51,7 +50,7 @@ def enable(sock: Socket, *classes: Kind, fds: int = 0, timestamping: int = RECEI
 
     A question is put as the socket's family has it, on a dual-stack IPv6 socket for both families. ``timestamping`` is
     added to the flags that `Timestamping` has on this socket. All are set or none. (To ask for what arrives elsewhere, on
-    the error queue or in `lowsock.recv_rights`, is as good: the size is then of no use.)
+    the error queue or in `lowsock.recv_owned_fds`, is as good: the size is then of no use.)
 
     Raises `NotImplementedError` naming the option that the platform or the running kernel lacks, for this kind of socket
     at least; `ValueError` for a class that is only ever sent, and for `Timestamp` with `TimestampNs`, of which a socket

@@ -34,7 +34,7 @@ _uint = UINT.unpack
 class Rights(ControlMessage):
     """Descriptors: sent, those to copy; received, the copies. They arrive without an option, wherever there is room.
 
-    A message never owns a descriptor: received ones are yours to close, and `lowsock.recv_rights` gives an owner that
+    A message never owns a descriptor: received ones are yours to close, and `lowsock.recv_owned_fds` gives an owner that
     does. Linux takes at most 253 in one send; two messages in one send arrive as one, other systems lose the second. See
     unix(7).
     """
@@ -108,7 +108,7 @@ class Credentials(ControlMessage):
 class PidFd(ControlMessage):
     """Received with SO_PASSPIDFD (Linux 6.5): a descriptor of the process that sent the message, close-on-exec.
 
-    A message never owns a descriptor: it is yours to close, and `lowsock.recv_rights` gives an owner that does. See
+    A message never owns a descriptor: it is yours to close, and `lowsock.recv_owned_fds` gives an owner that does. See
     pidfd_open(2), unix(7).
     """
 

@@ -14,7 +14,7 @@ and then they come with every message:
 SO_PASSCRED       `cmsg.Credentials`        pid, uid, gid; a sender may put other ones there that are its own (real,
                                             effective, saved), with privileges any, which the kernel checks as it sends
 SO_PASSPIDFD      `cmsg.PidFd`              a pidfd of the sender, made as the message is received (Linux 6.5); use
-                                            `lowsock.recv_rights`, which owns it: ``owner.pidfd``
+                                            `lowsock.recv_owned_fds`, which owns it: ``owner.pidfd``
 SO_PASSSEC        `cmsg.Security`           the sender's label, where a security module labels sockets
 ================  ========================  ====================================================================
 

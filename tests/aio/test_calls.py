@@ -40,7 +40,9 @@ def test_every_call_of_the_contract_is_there():
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_signature_is_that_of_the_blocking_call(name):
-    assert str(bare(getattr(aio, name))).partition(" ->")[0] == str(bare(getattr(lowsock, name))).partition(" ->")[0]
+    """But for `wait_all`, which a batch keeps what came for."""
+    ours, theirs = (str(bare(getattr(module, name))).partition(" ->")[0] for module in (aio, lowsock))
+    assert ours == theirs.replace(", *, wait_all=False", "")
     assert inspect.signature(getattr(aio, name)).return_annotation == (
         inspect.signature(getattr(lowsock, name)).return_annotation
     )
@@ -89,7 +91,7 @@ async def send_by_each(sock):
         await aio.sendmmsg(sock, iter([([b"7"],), ([b"8"], [])])),
         await aio.send_batch(batch, sock),
         await aio.send_fds(sock, iter([b"11"]), iter([])),
-        await aio.send_rights(sock, iter([b"12"]), iter([])),
+        await aio.send_fds(sock, iter([b"12"]), iter([])),
     ]
 
 
@@ -98,18 +100,16 @@ RECEIVES = {
     "recvmsg_into": lambda sock, flags=0: aio.recvmsg_into(sock, iter([bytearray(100)]), 0, flags),
     "recv1msg": lambda sock, flags=0: aio.recv1msg(sock, flags=flags),
     "recvmmsg": lambda sock, flags=0: aio.recvmmsg(sock, 1, 100, 0, flags),
-    "recvmmsg (all)": lambda sock, flags=0: aio.recvmmsg(sock, 1, 100, 0, flags, wait_all=True),
     "recv_fds": lambda sock, flags=0: aio.recv_fds(sock, 100, 1, flags),
-    "recv_rights": lambda sock, flags=0: aio.recv_rights(sock, 100, 2, flags),
+    "recv_owned_fds": lambda sock, flags=0: aio.recv_owned_fds(sock, 100, 2, flags),
 }
 BLOCKING = {
     "recvmsg": lambda sock: lowsock.recvmsg(sock, 100),
     "recvmsg_into": lambda sock: lowsock.recvmsg_into(sock, [bytearray(100)]),
     "recv1msg": lambda sock: lowsock.recv1msg(sock),
     "recvmmsg": lambda sock: lowsock.recvmmsg(sock, 1, 100),
-    "recvmmsg (all)": lambda sock: lowsock.recvmmsg(sock, 1, 100, wait_all=True),
     "recv_fds": lambda sock: lowsock.recv_fds(sock, 100, 1),
-    "recv_rights": lambda sock: lowsock.recv_rights(sock, 100, 2),
+    "recv_owned_fds": lambda sock: lowsock.recv_owned_fds(sock, 100, 2),
 }
 
 
@@ -171,8 +171,8 @@ def test_descriptors_arrive_and_are_close_on_exec(backend, unix_pair):
             await backend.settle()
             assert await aio.send_fds(b, [b"x"], [file.fileno()]) == 1
             (_, fds, *_) = await tasks[0].outcome()
-            await aio.send_rights(b, [b"y"], [file])
-            with (await aio.recv_rights(a, 10))[1] as owner:
+            await aio.send_fds(b, [b"y"], [file])
+            with (await aio.recv_owned_fds(a, 10)).fds as owner:
                 return fds, [os.get_inheritable(fd) for fd in [*fds, *owner]]
 
     fds, inheritable = backend.run(main)
@@ -182,6 +182,57 @@ def test_descriptors_arrive_and_are_close_on_exec(backend, unix_pair):
 
 
 # ---- what they refuse ----
+
+
+def test_many_messages_on_a_stream_are_for_a_batch(backend, stream_pair):
+    stream_pair.a.setblocking(False)
+
+    async def main():
+        with pytest.raises(ValueError, match=r"sock must not be a stream.* fill a SendBatch, and use send_batch"):
+            await aio.sendmmsg(stream_pair.a, [([b"x"],)])
+        with lowsock.SendBatch(1, 1) as batch:
+            batch.append(b"y")
+            assert await aio.send_batch(batch, stream_pair.a) == 1
+
+    backend.run(main)
+    assert stream_pair.b.recv(9) == b"y"
+
+
+OLD = {
+    "recvmmsg, wait_all": (
+        lambda sock: aio.recvmmsg(sock, 1, 1, wait_all=True),
+        r"recvmmsg\(\) takes no wait_all: recv_batch\(batch, sock, wait_all=True\) keeps what had come",
+    ),
+    "recvmmsg, a typo": (
+        lambda sock: aio.recvmmsg(sock, 1, 1, flag=1),
+        r"recvmmsg\(\) got an unexpected keyword argument 'flag'",
+    ),
+    "send_batch, flags": (
+        lambda sock: aio.send_batch(lowsock.SendBatch(1, 1), sock, 0),
+        r"send_batch\(\) takes flags by keyword: flags=\.\.\.",
+    ),
+    "recv_batch, flags": (
+        lambda sock: aio.recv_batch(lowsock.RecvBatch(1, 1), sock, 0),
+        r"recv_batch\(\) takes flags and wait_all by keyword: flags=\.\.\., wait_all=\.\.\.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_an_old_spelling_is_a_type_error_that_says_the_new_one(backend, two, name):
+    call, says = OLD[name]
+
+    async def main():
+        with pytest.raises(TypeError, match=says):
+            await call(two.a)
+
+    backend.run(main)
+
+
+@pytest.mark.parametrize(("name", "new"), [("send_rights", "send_fds"), ("recv_rights", "recv_owned_fds")])
+def test_a_name_that_is_gone_says_the_new_one(name, new):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}': use {new}$"):
+        getattr(aio, name)
 
 
 async def refused(call):
@@ -203,14 +254,13 @@ SENDS = {
     "send1msg": lambda sock: aio.send1msg(sock, b"x"),
     "sendmmsg": lambda sock, to=None: aio.sendmmsg(sock, [([b"x"], (), to)]),
     "send_fds": lambda sock, to=None: aio.send_fds(sock, [b"x"], [], 0, to),
-    "send_rights": lambda sock, to=None: aio.send_rights(sock, [b"x"], [], 0, to),
     "send_batch": lambda sock, to=None: aio.send_batch(filled(to), sock),
 }
 
 
 def filled(address):
     batch = lowsock.SendBatch(1, 10)
-    batch.append(b"x", (), address)
+    batch.append(b"x", address=address)
     return batch
 
 

@@ -84,7 +84,7 @@ RECEIVES = {
     "recv1msg": lambda sock: aio.recv1msg(sock),
     "recvmmsg": lambda sock: aio.recvmmsg(sock, 2, 100, lowsock.CMSG_SPACE(4)),
     "recv_fds": lambda sock: aio.recv_fds(sock, 100, 3),
-    "recv_rights": lambda sock: aio.recv_rights(sock, 100),
+    "recv_owned_fds": lambda sock: aio.recv_owned_fds(sock, 100),
 }
 
 
@@ -146,7 +146,7 @@ def receive(world, name):
 
 
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("name", ["recvmsg", "recv_rights"])
+@pytest.mark.parametrize("name", ["recvmsg", "recv_owned_fds"])
 @pytest.mark.parametrize("make", [KeyboardInterrupt])
 def test_an_exception_at_every_step_leaves_nothing_behind(name, make, open_fds):
     """As a signal handler may raise one: it comes out, no reader stays, and no descriptor that has an owner. (Bare ones are
@@ -173,7 +173,7 @@ def test_an_exception_at_every_step_leaves_nothing_behind(name, make, open_fds):
             left = open_fds() - worlds[0]
         for fd in left:
             os.close(fd)
-        assert not left or name != "recv_rights", point
+        assert not left or name != "recv_owned_fds", point
         if point is None or point.function not in CLEANUP:
             assert not world.is_watched(), point
         ends.append(outcome)
@@ -182,56 +182,6 @@ def test_an_exception_at_every_step_leaves_nothing_behind(name, make, open_fds):
 
 
 # ---- what has been done stays known ----
-
-
-async def until_full(sock, messages):
-    return await aio.sendmmsg(sock, messages)
-
-
-def test_a_stream_gets_all_of_a_message_that_it_took_a_part_of(backend, stream_pair):
-    a, b = stream_pair.a, stream_pair.b
-    a.setblocking(False)
-    b.setblocking(False)
-    messages = [([bytes([i]) * 300000],) for i in range(20)]
-
-    async def main():
-        task = backend.start(until_full, a, messages)
-        await backend.settle()
-        assert not task.done()
-        received = b""
-        while not task.done():
-            received += (await aio.recvmsg(b, 2**20))[0]
-            await backend.settle()
-        sent = await task.outcome()
-        while len(received) < sent * 300000:
-            received += (await aio.recvmsg(b, 2**20))[0]
-        return sent, received
-
-    sent, received = backend.run(main)
-    assert received == b"".join(bytes([i]) * 300000 for i in range(sent))
-
-
-def test_a_cancelled_send_tells_how_much_went(stream_pair):
-    a, b = stream_pair.a, stream_pair.b
-    a.setblocking(False)
-
-    async def main():
-        task = asyncio.current_task()
-        asyncio.get_running_loop().call_later(0.01, task.cancel)
-        with pytest.raises(asyncio.CancelledError) as cancelled:
-            await aio.sendmmsg(a, [([bytes(300000)],)] * 20)
-        return cancelled.value.characters_written
-
-    loop = asyncio.new_event_loop()
-    try:
-        written = loop.run_until_complete(main())
-    finally:
-        loop.close()
-    a.close()
-    received = 0
-    while data := b.recv(2**20):
-        received += len(data)
-    assert 0 < written == received
 
 
 def test_a_batch_goes_on_where_a_cancelled_send_has_left_it(backend, stream_pair):
@@ -256,17 +206,23 @@ def test_a_batch_goes_on_where_a_cancelled_send_has_left_it(backend, stream_pair
     assert backend.run(main) == b"".join(bytes([i]) * 300000 for i in range(20))
 
 
+def receive_all(backend, batch, sock):
+    return backend.start(partial(aio.recv_batch, wait_all=True), batch, sock)
+
+
 def test_wait_all_waits_for_all(backend, message_pair):
     a, b = message_pair.a, message_pair.b
     a.setblocking(False)
 
     async def main():
-        task = backend.start(partial(aio.recvmmsg, wait_all=True), a, 3, 100)
-        for i in range(3):
-            assert not task.done()
-            b.send(b"%d" % i)
-            await backend.settle()
-        return [data for data, *_ in await task.outcome()]
+        with lowsock.RecvBatch(3, 100) as batch:
+            task = receive_all(backend, batch, a)
+            for i in range(3):
+                assert not task.done()
+                b.send(b"%d" % i)
+                await backend.settle()
+            assert await task.outcome() == 3
+            return [data for data, _ in batch.messages()]
 
     assert backend.run(main) == [b"0", b"1", b"2"]
 
@@ -277,7 +233,7 @@ def test_a_cancelled_wait_for_all_leaves_in_the_batch_what_came(backend, message
 
     async def main():
         with lowsock.RecvBatch(3, 100) as batch:
-            task = backend.start(partial(aio.recv_batch, wait_all=True), batch, a)
+            task = receive_all(backend, batch, a)
             await backend.settle()
             b.send(b"0")
             await backend.settle()
@@ -285,40 +241,46 @@ def test_a_cancelled_wait_for_all_leaves_in_the_batch_what_came(backend, message
             await backend.settle()
             task.cancel()
             assert await task.outcome() == "cancelled"
-            return [data for data, _ in batch.datagrams()]
+            return [data for data, _ in batch.messages()]
 
     assert backend.run(main) == [b"0", b"1"]
 
 
-def test_a_cancelled_wait_for_all_closes_the_descriptors(backend, unix_pair):
-    """Those of the plain call: the list that they were to be in is gone. The watch over descriptors looks."""
+def test_a_cancelled_wait_for_all_leaves_the_descriptors_with_the_batch(backend, unix_pair):
+    """Which closes them: the watch over descriptors looks."""
     unix_pair.a.setblocking(False)
 
     async def main():
-        task = backend.start(partial(aio.recvmmsg, wait_all=True), unix_pair.a, 3, 100, 100)
-        await backend.settle()
-        lowsock.send_fds(unix_pair.b, [b"x"], [0])
-        await backend.settle()
-        task.cancel()
-        return await task.outcome()
+        with lowsock.RecvBatch(3, 100, 100) as batch:
+            task = receive_all(backend, batch, unix_pair.a)
+            await backend.settle()
+            lowsock.send_fds(unix_pair.b, [b"x"], [0])
+            lowsock.send_fds(unix_pair.b, [b"y"], [0])
+            await backend.settle()
+            task.cancel()
+            await task.outcome()
+            with batch.take_fds(0) as fds:
+                return len(fds)
 
-    assert backend.run(main) == "cancelled"
+    assert backend.run(main) == 1
 
 
 @pytest.mark.parametrize("kind", ["unix-stream", "unix-seqpacket"])
 def test_a_wait_for_all_ends_when_no_more_will_come(backend, kind):
-    """What came is returned when the peer has closed."""
+    """What came is in the batch when the peer has closed."""
     types = {"unix-stream": socket.SOCK_STREAM, "unix-seqpacket": socket.SOCK_SEQPACKET}
     a, b = socket.socketpair(socket.AF_UNIX, types[kind])
     a.setblocking(False)
 
     async def main():
-        task = backend.start(partial(aio.recvmmsg, wait_all=True), a, 3, 100)
-        await backend.settle()
-        b.send(b"0")
-        await backend.settle()
-        b.close()
-        return [data for data, *_ in await task.outcome()]
+        with lowsock.RecvBatch(3, 100) as batch:
+            task = receive_all(backend, batch, a)
+            await backend.settle()
+            b.send(b"0")
+            await backend.settle()
+            b.close()
+            await task.outcome()
+            return [data for data, _ in batch.messages()]
 
     with a:
         assert backend.run(main) == [b"0", b"", b""]

@@ -34,7 +34,6 @@ SENDS = {
     "send1msg": lambda sock: aio.send1msg(sock, b"x"),
     "sendmmsg": lambda sock: aio.sendmmsg(sock, [([b"x"],)]),
     "send_fds": lambda sock: aio.send_fds(sock, [b"x"], [0]),
-    "send_rights": lambda sock: aio.send_rights(sock, [b"x"], [0]),
     "send_batch": lambda sock: aio.send_batch(sent(lowsock.SendBatch(1, 9), b"x"), sock),
 }
 RECEIVES = {
@@ -42,9 +41,9 @@ RECEIVES = {
     "recvmsg_into": lambda sock: aio.recvmsg_into(sock, [bytearray(9)]),
     "recv1msg": lambda sock: aio.recv1msg(sock),
     "recvmmsg": lambda sock: aio.recvmmsg(sock, 1, 9),
-    "recvmmsg (all)": lambda sock: aio.recvmmsg(sock, 1, 9, wait_all=True),
+    "recv_batch (all)": lambda sock: aio.recv_batch(lowsock.RecvBatch(1, 9), sock, wait_all=True),
     "recv_fds": lambda sock: aio.recv_fds(sock, 9, 1),
-    "recv_rights": lambda sock: aio.recv_rights(sock, 9),
+    "recv_owned_fds": lambda sock: aio.recv_owned_fds(sock, 9),
     "recv_batch": lambda sock: aio.recv_batch(lowsock.RecvBatch(1, 9), sock),
 }
 STREAMS = {

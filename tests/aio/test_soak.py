@@ -26,7 +26,7 @@ class Traffic:
 
     async def take(self, kind):
         if kind == 0:
-            data, owner, *_ = await aio.recv_rights(self.a, 100)
+            data, owner, *_ = await aio.recv_owned_fds(self.a, 100)
             owner.close()
         elif kind == 1:
             data, fds, *_ = await aio.recv_fds(self.a, 100, 2)

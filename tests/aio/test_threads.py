@@ -293,12 +293,12 @@ def test_descriptors_cross_between_loops_in_two_threads(open_fds):
 
     async def send():
         for _ in range(ROUNDS):
-            await aio.send_rights(a, [b"x"], [0, 1])
+            await aio.send_fds(a, [b"x"], [0, 1])
 
     async def take():
         count = 0
         while count < 2 * ROUNDS:
-            with (await aio.recv_rights(b, 1))[1] as owner:
+            with (await aio.recv_owned_fds(b, 1)).fds as owner:
                 count += len(owner)
         return count
 

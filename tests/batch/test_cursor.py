@@ -175,8 +175,8 @@ def test_each_message_has_its_own_bytes_at_every_count(udp_pair, count, size):
         for _ in range(3):  # the third time by what was kept of the second
             batch.extend(pieces)
             assert batch.send(udp_pair.a) == count
-            assert into.receive(udp_pair.b) == count
-            assert [data for data, _ in into.datagrams()] == pieces
+            assert into.recv(udp_pair.b) == count
+            assert [data for data, _ in into.messages()] == pieces
             assert [bytes(view) for view, _ in into] == pieces
 
 
@@ -195,8 +195,8 @@ def test_a_change_of_sizes_is_seen(udp_pair):
             pieces = [os.urandom(size) for size in sizes]
             batch.extend(pieces)
             batch.send(udp_pair.a)
-            into.receive(udp_pair.b)
-            assert [data for data, _ in into.datagrams()] == pieces
+            into.recv(udp_pair.b)
+            assert [data for data, _ in into.messages()] == pieces
             assert [bytes(view) for view, _ in into] == pieces
 
 
@@ -234,7 +234,7 @@ def test_an_address_of_another_family_is_not_called_a_name(family, host, other):
 def test_an_address_does_not_outlive_its_queue(udp_pair, monkeypatch):
     """Placed, then cleared before it was sent: the same places are used by messages that have none."""
     with SendBatch(2, 10) as batch, socket.socket(udp_pair.family, socket.SOCK_DGRAM) as c:
-        batch.extend([b"1", b"2"], udp_pair.b.getsockname())
+        batch.extend([b"1", b"2"], address=udp_pair.b.getsockname())
         monkeypatch.setattr(_send_batch, "send_pieces", lambda *args: -errno.ENETDOWN)
         with pytest.raises(OSError, match="Network is down"):
             batch.send(c)
@@ -255,8 +255,8 @@ def test_a_peek_shows_the_first_message_each_time(dgrams):
         a.send(data)
     assert [message[0] for message in recvmmsg(b, 3, 10, 0, socket.MSG_PEEK)] == [b"1"] * 3
     with RecvBatch(3, 10) as batch:
-        assert batch.receive(b, socket.MSG_PEEK) == 3
-        assert [data for data, _ in batch.datagrams()] == [b"1"] * 3
+        assert batch.recv(b, flags=socket.MSG_PEEK) == 3
+        assert [data for data, _ in batch.messages()] == [b"1"] * 3
     assert received(b) == [b"1", b"2"]
 
 

@@ -31,12 +31,12 @@ class World:
     def append(self, data: bytes) -> None:
         if self.beside:
             ttl = (socket.IPPROTO_IP, socket.IP_TTL, struct.pack("i", 100 + len(data)))
-            self.batch.append(data, [ttl], self.b.getsockname())
+            self.batch.append(data, ancdata=[ttl], address=self.b.getsockname())
         else:
             self.batch.append(data)
 
     def extend(self, pieces: list[bytes]) -> None:
-        self.batch.extend(pieces, self.b.getsockname() if self.beside else None)
+        self.batch.extend(pieces, address=self.b.getsockname() if self.beside else None)
 
     def send(self, _: Any = None) -> None:
         self.batch.send(self.a)

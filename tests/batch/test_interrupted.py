@@ -48,8 +48,8 @@ def receive(sock: socket.socket, wait_all: bool, batch: bool) -> list[bytes]:
     if not batch:
         return [message[0] for message in lowsock.recvmmsg(sock, 3, 10, wait_all=wait_all)]
     with RecvBatch(3, 10) as into:
-        into.receive(sock, wait_all=wait_all)
-        return [data for data, _ in into.datagrams()]
+        into.recv(sock, wait_all=wait_all)
+        return [data for data, _ in into.messages()]
 
 
 @pytest.mark.parametrize("timeout", (None, PATIENCE), ids=("blocking", "timeout"))
@@ -143,7 +143,7 @@ def test_a_handler_that_closes_the_batch_ends_it(dgrams, alarm, open_fds):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     alarm(handler)
-    assert batch.receive(b) == 1
+    assert batch.recv(b) == 1
     assert open_fds() == before
     with pytest.raises(ValueError, match="closed"):
         len(batch)
@@ -193,8 +193,8 @@ def test_threads_share_a_socket_with_a_batch_each(reused):
         with RecvBatch(SIZE, 8) as into:
             while True:
                 if reused:
-                    into.receive(b)
-                    datas = [data for data, _ in into.datagrams()]
+                    into.recv(b)
+                    datas = [data for data, _ in into.messages()]
                 else:
                     datas = [message[0] for message in lowsock.recvmmsg(b, SIZE, 8)]
                 came.extend(data for data in datas if data)
@@ -216,25 +216,25 @@ def test_two_calls_with_one_batch_are_refused(dgrams):
     a, b = dgrams
     b.settimeout(None)
     with RecvBatch(4, 10) as batch:
-        thread = threading.Thread(target=batch.receive, args=(b,), daemon=True)
+        thread = threading.Thread(target=batch.recv, args=(b,), daemon=True)
         thread.start()
         inbox = batch._memory
         while not inbox.struct.busy:
             select.select([], [], [], 0.001)
         with pytest.raises(RuntimeError, match="in use"):
-            batch.receive(b)
+            batch.recv(b)
         a.send(b"x")
         thread.join(PATIENCE)
-        assert list(batch.datagrams()) == [(b"x", None)]
+        assert list(batch.messages()) == [(b"x", None)]
         a.send(b"y")
-        assert batch.receive(b) == 1
+        assert batch.recv(b) == 1
 
 
 def test_a_batch_closed_by_another_thread_in_a_call_keeps_its_memory(dgrams, open_fds):
     a, b = dgrams
     before = open_fds()
     batch = RecvBatch(4, 1000, ROOM)
-    thread = threading.Thread(target=batch.receive, args=(b,), daemon=True)
+    thread = threading.Thread(target=batch.recv, args=(b,), daemon=True)
     thread.start()
     inbox = batch._memory
     while not inbox.struct.busy:

@@ -16,6 +16,7 @@ import pytest
 import lowsock
 from lowsock import RecvBatch, SendBatch, recvmmsg
 from lowsock._batch import recv_batch as _recv_batch
+from lowsock._batch.inbox import Inbox
 from lowsock._system.ffi import lib
 
 RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]).tobytes())
@@ -112,7 +113,7 @@ def test_an_iterator_of_control_messages_may_use_the_batch(dgrams):
             batch.append(b"inner")
             yield RIGHTS
 
-        batch.append(b"outer", ancdata())
+        batch.append(b"outer", ancdata=ancdata())
         assert batch.send(a) == 2
     came = recvmmsg(b, 4, 10, 64)
     assert [(message[0], len(message[1])) for message in came] == [(b"inner", 0), (b"outer", 1)]
@@ -145,6 +146,18 @@ def test_a_batch_cannot_be_copied(kind):
 # ---- descriptors ----
 
 
+def received_again(batch, sock, monkeypatch, name):
+    """A signal handler receives with the batch just before it calls a function of C."""
+    call = getattr(_recv_batch, name)
+
+    def late(*args) -> int:
+        monkeypatch.undo()
+        batch.recv(sock)
+        return call(*args)
+
+    monkeypatch.setattr(_recv_batch, name, late)
+
+
 def test_numbers_of_closed_descriptors_are_not_handed_out(dgrams, monkeypatch, open_fds):
     """A signal handler receives with the batch between the decoding and the handing over."""
     a, b = dgrams
@@ -153,24 +166,57 @@ def test_numbers_of_closed_descriptors_are_not_handed_out(dgrams, monkeypatch, o
         for _ in range(2):
             lowsock.send_fds(a, [b"x"], [0])
         b.setblocking(False)
+        assert batch.recv(b) == 2
+        lowsock.send_fds(a, [b"x"], [0, 1])
+        received_again(batch, b, monkeypatch, "_move_out")
+        with pytest.raises(RuntimeError):
+            batch.take_fds(0)
+        assert len(open_fds() - before) == 2, "those that came last are the batch's"
+        with batch.take_fds(0) as fds:
+            assert open_fds() - before == set(fds)
+    assert open_fds() == before
+
+
+def test_numbers_of_closed_descriptors_are_not_lent(dgrams, monkeypatch):
+    a, b = dgrams
+    with RecvBatch(4, 10, 64) as batch:
+        lowsock.send_fds(a, [b"x"], [0])
+        assert batch.recv(b) == 1
+        lowsock.send_fds(a, [b"x"], [0, 1])
+        decode = Inbox.ancdata
+
+        def late(*args):
+            monkeypatch.undo()
+            decoded = decode(*args)
+            batch.recv(b)
+            return decoded
+
+        monkeypatch.setattr(Inbox, "ancdata", late)
+        with pytest.raises(RuntimeError):
+            batch.ancdata(0)
+        assert len(batch.ancdata(0)[0][2]) == 8
+
+
+def test_what_a_signal_handler_takes_is_not_given_back(dgrams, monkeypatch, open_fds):
+    """It takes the descriptors of the message that is being taken: one of the two has them, and the batch has not."""
+    a, b = dgrams
+    before, taken = open_fds(), []
+    with RecvBatch(4, 10, 64) as batch:
+        lowsock.send_fds(a, [b"x"], [0, 1])
+        batch.recv(b)
+        move_out = _recv_batch._move_out
 
         def late(*args) -> int:
             monkeypatch.undo()
-            batch.receive(b)
-            return hand_over(*args)
+            taken.append(batch.take_fds(0))
+            return move_out(*args)
 
-        assert batch.receive(b) == 2
-        lowsock.send_fds(a, [b"x"], [0, 1])
-        hand_over = _recv_batch._hand_over
-        monkeypatch.setattr(_recv_batch, "_hand_over", late)
-        with pytest.raises(RuntimeError):
-            batch.ancdata(0)
-        assert len(open_fds() - before) == 2, "those that came last are the batch's"
-        fds = array.array("i", batch.ancdata(0)[0][2])
+        monkeypatch.setattr(_recv_batch, "_move_out", late)
+        with pytest.raises(ValueError, match="the descriptors of message 0 have been taken"):
+            batch.take_fds(0)
+    with taken[0] as fds:
         assert open_fds() - before == set(fds)
-    for fd in fds:
-        os.close(fd)
-    assert open_fds() == before
+        assert fds.left == 2
 
 
 def test_of_two_threads_that_close_one_closes_the_descriptors(dgrams):
@@ -181,7 +227,7 @@ def test_of_two_threads_that_close_one_closes_the_descriptors(dgrams):
         with RecvBatch(4, 10, 2048) as batch:
             for _ in range(4):
                 lowsock.send_fds(a, [b"x"], [0] * 250)
-            batch.receive(b)
+            batch.recv(b)
             struct, start = batch._memory.struct, threading.Barrier(2)
 
             def close(struct=struct, start=start) -> None:

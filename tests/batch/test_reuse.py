@@ -2,6 +2,7 @@
 """SendBatch: filled and sent again and again, with nothing left over from the time before; and the end of both batches."""
 
 import array
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -82,8 +83,8 @@ MISFITS = {
     "text among others": (lambda batch: batch.extend([b"x", "x"]), TypeError, r"pieces\[1\] must be a bytes-like object"),
     "bare bytes": (lambda batch: batch.extend(b"x"), TypeError, "pieces must be an iterable"),
     "a strided view": (lambda batch: batch.append(memoryview(b"abcd")[::2]), BufferError, "data"),
-    "control data": (lambda batch: batch.append(b"x", [(1, 1, bytes(100))]), ValueError, "ancdata is too long"),
-    "no three-tuple": (lambda batch: batch.append(b"x", [5]), TypeError, r"ancdata\[0\] must be a three-tuple"),
+    "control data": (lambda batch: batch.append(b"x", ancdata=[(1, 1, bytes(100))]), ValueError, "ancdata is too long"),
+    "no three-tuple": (lambda batch: batch.append(b"x", ancdata=[5]), TypeError, r"ancdata\[0\] must be a three-tuple"),
 }
 
 
@@ -101,7 +102,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(dgrams, kind):
 
 def test_control_messages_need_room(dgrams):
     with SendBatch(1, 10) as batch, pytest.raises(ValueError, match="ancdata is too long: the batch has 0 bytes"):
-        batch.append(b"x", ttl(1))
+        batch.append(b"x", ancdata=ttl(1))
 
 
 def test_control_messages_and_addresses_are_those_of_their_own_message(inet):
@@ -111,9 +112,9 @@ def test_control_messages_and_addresses_are_those_of_their_own_message(inet):
     with SendBatch(5, 10, lowsock.CMSG_SPACE(4)) as batch, RecvBatch(9, 10, 64) as into:
         for hops in ([9, None, 5, None], [None, 3, None, None, 8]):
             for number in hops:
-                batch.append(b"x", ttl(number) if number else (), address)
+                batch.append(b"x", ancdata=ttl(number) if number else (), address=address)
             assert batch.send(a) == len(hops)
-            assert into.receive(b) == len(hops)
+            assert into.recv(b) == len(hops)
             came = [struct.unpack("i", into.ancdata(i)[0][2])[0] for i in range(len(hops))]
             assert came == [number or 77 for number in hops]
 
@@ -121,7 +122,7 @@ def test_control_messages_and_addresses_are_those_of_their_own_message(inet):
 def test_an_address_is_not_left_in_its_slot(inet):
     a, b = inet
     with SendBatch(3, 10) as batch:
-        batch.extend([b"1", b"2", b"3"], b.getsockname())
+        batch.extend([b"1", b"2", b"3"], address=b.getsockname())
         assert batch.send(a) == 3
         for fill in (lambda: batch.append(b"4"), lambda: batch.extend([b"4"])):
             fill()
@@ -135,10 +136,10 @@ def test_addresses_go_with_ranges_and_single_messages(inet):
     a, b = inet
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as c, SendBatch(8, 10) as batch:
         c.bind(("127.0.0.1", 0))
-        batch.extend([b"1", b"2"], b.getsockname())
+        batch.extend([b"1", b"2"], address=b.getsockname())
         batch.append(b"3", address=c.getsockname())
-        batch.extend([b"4", b"5"], c.getsockname())
-        batch.append(b"6", [], b.getsockname())
+        batch.extend([b"4", b"5"], address=c.getsockname())
+        batch.append(b"6", ancdata=[], address=b.getsockname())
         assert batch.send(a) == 6
         assert received(b) == [b"1", b"2", b"6"]
         assert received(c) == [b"3", b"4", b"5"]
@@ -158,7 +159,7 @@ def test_descriptors_without_data_are_refused_on_a_stream():
     a, b = socket.socketpair()
     with a, b, SendBatch(4, 10, 64) as batch:
         batch.append(b"x")
-        batch.append(b"", rights(0))
+        batch.append(b"", ancdata=rights(0))
         with pytest.raises(ValueError, match=r"messages\[1\] data must hold at least one byte"):
             batch.send(a)
         batch.clear()
@@ -211,8 +212,8 @@ def test_large_batches_go_in_as_many_calls_as_it_takes(udp_pair, count):
     with SendBatch(count, 4) as batch, RecvBatch(count, 4) as into:
         batch.extend(pieces)
         assert batch.send(udp_pair.a) == count
-        assert into.receive(udp_pair.b) == count
-        assert list(into.datagrams()) == [(piece, udp_pair.a.getsockname()) for piece in pieces]
+        assert into.recv(udp_pair.b) == count
+        assert list(into.messages()) == [(piece, udp_pair.a.getsockname()) for piece in pieces]
 
 
 def test_one_that_is_refused_stays_until_it_is_skipped(udp_pair):
@@ -257,13 +258,14 @@ AFTER = {
     "clear": lambda out, into, sock: out.clear(),
     "len": lambda out, into, sock: len(out),
     "enter": lambda out, into, sock: out.__enter__(),
-    "receive": lambda out, into, sock: into.receive(sock),
+    "recv": lambda out, into, sock: into.recv(sock),
     "iterate": lambda out, into, sock: list(into),
-    "datagrams": lambda out, into, sock: into.datagrams(),
+    "messages": lambda out, into, sock: into.messages(),
     "data": lambda out, into, sock: into.data(0),
     "address": lambda out, into, sock: into.address(0),
     "flags": lambda out, into, sock: into.flags(0),
     "ancdata": lambda out, into, sock: into.ancdata(0),
+    "take_fds": lambda out, into, sock: into.take_fds(0),
     "len of a receive": lambda out, into, sock: len(into),
     "enter a receive": lambda out, into, sock: into.__enter__(),
 }
@@ -274,7 +276,7 @@ def test_closing_is_final(dgrams, what):
     with SendBatch(2, 10) as out, RecvBatch(2, 10) as into:
         out.append(b"x")
         dgrams[0].send(b"x")
-        into.receive(dgrams[1])
+        into.recv(dgrams[1])
         assert not out.closed
         assert not into.closed
     assert out.closed
@@ -303,3 +305,22 @@ def test_a_bad_size_is_named(batch, kind):
     args, error = BAD[kind]
     with pytest.raises(error, match=kind.split()[0]):
         batch(*args)
+
+
+# ---- old spellings ----
+
+OLD = {
+    "append": (lambda batch, sock: batch.append(b"x", []), "append() takes ancdata and address by keyword: ancdata=..., "),
+    "extend": (lambda batch, sock: batch.extend([b"x"], ("::1", 9)), "extend() takes address by keyword: address=..."),
+    "send": (lambda batch, sock: batch.send(sock, 0), "send() takes flags by keyword: flags=..."),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_an_argument_by_position_is_a_type_error_that_says_the_keyword(dgrams, name):
+    call, says = OLD[name]
+    with SendBatch(4, 10) as batch:
+        batch.append(b"first")
+        with pytest.raises(TypeError, match=re.escape(says)):
+            call(batch, dgrams[0])
+        assert len(batch) == 1

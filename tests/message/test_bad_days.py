@@ -110,13 +110,9 @@ def test_a_datagram_that_is_too_large_is_refused(udp_pair: Any) -> None:
 
 @pytest.mark.parametrize("count", (254, 1000))
 def test_more_descriptors_than_the_system_takes_are_refused(count: int, unix_pair: Any) -> None:
-    for send in (
-        lambda: lowsock.send_fds(unix_pair.a, [b"x"], [0] * count),
-        lambda: lowsock.sendmsg(unix_pair.a, [b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, bytes(4 * count))]),
-    ):
-        with pytest.raises(OSError) as caught:
-            send()
-        assert caught.value.errno in (errno.EINVAL, errno.ETOOMANYREFS)
+    with pytest.raises(OSError) as caught:
+        lowsock.sendmsg(unix_pair.a, [b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, bytes(4 * count))])
+    assert caught.value.errno in (errno.EINVAL, errno.ETOOMANYREFS)
     with pytest.raises(BlockingIOError):
         unix_pair.b.recv(1, socket.MSG_DONTWAIT)
 

@@ -86,13 +86,23 @@ def test_recvmsg_into_gives_what_the_socket_module_gives(pair, mode):
         assert spaces[1] == spaces[0], case
 
 
-@pytest.mark.parametrize("size", [0, 4, 9, 100])
+@pytest.mark.parametrize("size", [1, 4, 9, 100])
 def test_recv1msg_gives_what_recv_gives(pair, mode, size):
     theirs, ours = beside(
         pair, lambda: pair.a.send(b"a message"), lambda: pair.b.recv(size), lambda: lowsock.recv1msg(pair.b, size)
     )
     assert ours[0] == theirs
     assert ours[2] == []
+
+
+def test_recv1msg_refuses_a_size_of_0_and_loses_nothing(message_pair):
+    """Which was Twisted's way to say that there are no flags."""
+    message_pair.a.send(b"kept")
+    with pytest.raises(ValueError, match=r"^maxsize must be at least 1: recv1msg\(\) takes the size here, and flags by "):
+        lowsock.recv1msg(message_pair.b, 0)
+    with pytest.raises(TypeError, match="positional"):
+        lowsock.recv1msg(message_pair.b, 0, 8192)
+    assert lowsock.recv1msg(message_pair.b)[0] == b"kept"
 
 
 def test_recv1msg_has_room_for_8192_bytes(message_pair):

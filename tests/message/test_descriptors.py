@@ -169,7 +169,7 @@ def test_a_descriptor_may_be_anything_with_an_index(unix_pair):
         def __index__(self):
             return 0
 
-    assert there_and_back(unix_pair, [Index(), True], 3)[1] == 2
+    assert there_and_back(unix_pair, [Index()], 3)[1] == 1
 
 
 # ---- data ----

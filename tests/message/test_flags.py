@@ -70,6 +70,8 @@ def test_a_message_that_just_fits_is_whole(message_pair, receive):
 
 
 def test_no_room_cuts_everything(message_pair, receive):
+    if receive is recv1msg:
+        pytest.skip("recv1msg refuses a size of 0")
     message_pair.a.send(b"message")
     data, _, msg_flags, _ = receive(message_pair.b, 0)
     assert (data, msg_flags & TRUNC) == (b"", TRUNC)

@@ -4,6 +4,7 @@
 import collections.abc
 import copy
 import gc
+import itertools
 import os
 import pickle
 from contextlib import suppress
@@ -46,8 +47,7 @@ def test_an_index_may_be_out_of_range(owner, way, i):
         getattr(owner, way)(i)
 
 
-@pytest.mark.parametrize("i", ["0", None, 0.0])
-@pytest.mark.parametrize("way", ["__getitem__", "take"])
+@pytest.mark.parametrize(("way", "i"), [("__getitem__", None), *itertools.product(["__getitem__", "take"], ["0", 0.0])])
 def test_an_index_must_be_an_int(owner, way, i):
     with pytest.raises(TypeError, match="i must be an int"):
         getattr(owner, way)(i)
@@ -108,8 +108,38 @@ def test_what_is_taken_is_the_takers(owner, fds, i):
     assert [fd for fd in fds if is_open(fd)] == [taken]
 
 
-def test_the_first_is_taken_if_none_is_named(owner, fds):
-    assert owner.take() == fds[0]
+def test_the_first_that_is_left_is_taken_if_none_is_named(owner, fds):
+    owner.take(1)
+    assert [owner.take() for _ in range(4)] == [fds[0], *fds[2:]]
+
+
+def test_no_more_can_be_taken_than_there_are(owner):
+    for _ in range(5):
+        owner.take()
+    with pytest.raises(ValueError, match="no descriptor is left: all 5 have been taken"):
+        owner.take()
+
+
+def test_of_an_owner_of_nothing_nothing_can_be_taken():
+    with pytest.raises(ValueError, match="no descriptor is left: none came"):
+        lowsock.OwnedFds().take()
+
+
+def test_of_a_closed_owner_nothing_can_be_taken(owner):
+    owner.take(0)
+    owner.close()
+    with pytest.raises(ValueError, match="this owner is closed"):
+        owner.take()
+
+
+def test_what_is_left_is_counted(owner):
+    """Its length is that of the slots, which indexes count."""
+    assert (owner.left, len(owner)) == (5, 5)
+    owner.take(3)
+    owner.take()
+    assert (owner.left, len(owner)) == (3, 5)
+    owner.close()
+    assert (owner.left, len(owner)) == (0, 5)
 
 
 LENDING = {

@@ -62,8 +62,8 @@ def adopted(fds):
 def received(fds):
     a, b = socket.socketpair()
     with a, b:
-        lowsock.send_rights(a, [b"x"], fds)
-        owner = lowsock.recv_rights(b, 1)[1]
+        lowsock.send_fds(a, [b"x"], fds)
+        owner = lowsock.recv_owned_fds(b, 1).fds
     for fd in fds:
         os.close(fd)
     return owner
@@ -230,6 +230,18 @@ def test_of_threads_that_take_the_same_slot_one_gets_it():
         (fd,) = taken(results)
         os.close(fd)
         assert sum(isinstance(result, ValueError) for result in results) == 3
+
+
+@pytest.mark.usefixtures("switching")
+def test_threads_that_take_the_first_that_is_left_get_one_each():
+    for _ in range(ROUNDS):
+        with lowsock.OwnedFds([os.dup(0) for _ in range(3)]) as owner:
+            results = race(*[owner.take] * 4)
+        got = taken(results)
+        assert len(set(got)) == 3
+        for fd in got:
+            os.close(fd)
+        assert sum(isinstance(result, ValueError) for result in results) == 1
 
 
 @pytest.mark.usefixtures("switching")

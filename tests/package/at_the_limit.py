@@ -76,8 +76,8 @@ def blocking(a, b, slow):
         lowsock.recvmsg_into(other, [bytearray(20_000), bytearray(20_000)])
         lowsock.send_fds(sock, [b"x"], [0])
         attempt(lowsock.recv_fds, other, 10, 1)
-        lowsock.send_rights(sock, [b"x"], [0])
-        with attempt(lowsock.recv_rights, other, 10)[1] as fds:
+        lowsock.send_fds(sock, [b"x"], [0])
+        with attempt(lowsock.recv_owned_fds, other, 10)[1] as fds:
             repr(fds), attempt(fds.take)
         lowsock.sendmmsg(sock, [([b"a"],), ([b"b"],)])
         lowsock.recvmmsg(other, 2, 10)
@@ -98,11 +98,11 @@ def blocking(a, b, slow):
 def batches(a, b):
     with lowsock.SendBatch(4, 100, 100) as out, lowsock.RecvBatch(4, 100, 100) as into:
         out.append(b"x")
-        out.append(b"y", [cmsg.TTL(hops=3)])
+        out.append(b"y", ancdata=[cmsg.TTL(hops=3)])
         out.extend([b"z"])
         out.send(a)
-        into.receive(b)
-        list(into.datagrams()), into.ancdata(0), repr(into)
+        into.recv(b)
+        list(into.messages()), into.ancdata(0), repr(into)
 
 
 def errors(a, b):

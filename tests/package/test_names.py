@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: MIT
 """What the public modules show, when it is loaded, and what it says of itself."""
 
-import importlib
 import importlib.metadata
 import inspect
 import itertools
 import pathlib
 import pickle
-import pkgutil
 import pydoc
 import re
 import subprocess
 import sys
 
 import pytest
+from public_names import MODULES, OBJECTS, is_class, run
 
 import lowsock
 
@@ -21,34 +20,15 @@ pytestmark = [pytest.mark.unsanitized, pytest.mark.smoke]
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 
-def found(package):
-    """The public modules of a package and of those in it, by a look at its files."""
-    yield package.__name__
-    for info in pkgutil.iter_modules(getattr(package, "__path__", ())):
-        if not info.name.startswith("_"):
-            yield from found(importlib.import_module(f"{package.__name__}.{info.name}"))
-
-
-MODULES = tuple(found(lowsock))
-NAMES = [(module, name) for module in MODULES for name in sys.modules[module].__all__]
-OBJECTS = [(module, name) for module, name in NAMES if not module.endswith("constants")]
-
-
 def submodules(module):
     return {each.rpartition(".")[2] for each in MODULES if each.rpartition(".")[0] == module}
-
-
-def run(program, *arguments):
-    """What a fresh interpreter prints."""
-    command = [sys.executable, "-I", "-c", program, *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout.decode().split()
 
 
 # ---- what is shown ----
 
 
 def test_all_public_modules_are_known():
-    inner = {f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "udp")}
+    inner = {f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "typing", "udp")}
     assert {"lowsock", "lowsock.aio.errqueue", "lowsock.aio.udp", *inner} == set(MODULES)
 
 
@@ -114,7 +94,7 @@ def test_an_object_says_that_it_is_of_a_module_that_exports_it(module, name):
         assert getattr(sys.modules[home], name) is thing
 
 
-CLASSES = sorted({getattr(sys.modules[m], n) for m, n in OBJECTS if inspect.isclass(getattr(sys.modules[m], n))}, key=str)
+CLASSES = sorted({thing for thing in (getattr(sys.modules[m], n) for m, n in OBJECTS) if is_class(thing)}, key=str)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -164,7 +144,9 @@ def test_the_package_alone_brings_in_little():
         "importlib",
     }
     assert modules & costly - site == set()
-    later = [f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "udp", "_batch", "_command")]
+    later = [
+        f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "typing", "udp", "_batch", "_command")
+    ]
     assert modules & set(later) == set()
     assert "lowsock._message.sending" in modules
 

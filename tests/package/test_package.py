@@ -23,17 +23,17 @@ SIGNATURES = {
     "CMSG_LEN": "(length)",
     "CMSG_SPACE": "(length)",
     "OwnedFds": "(fds=())",
+    "ReceivedFds": "(data, fds, msg_flags, address)",
     "RecvBatch": "(vlen, bufsize, ancbufsize=0)",
     "SendBatch": "(vlen, bufsize, ancbufsize=0)",
     "recv1msg": "(sock, maxsize=8192, *, flags=0, cmsg_size=4096)",
     "recv_fds": "(sock, bufsize, maxfds, flags=0)",
-    "recv_rights": "(sock, bufsize, maxfds=253, flags=0)",
+    "recv_owned_fds": "(sock, bufsize, maxfds=253, flags=0)",
     "recvmmsg": "(sock, vlen, bufsize, ancbufsize=0, flags=0, *, wait_all=False)",
     "recvmsg": "(sock, bufsize, ancbufsize=0, flags=0)",
     "recvmsg_into": "(sock, buffers, ancbufsize=0, flags=0)",
     "send1msg": "(sock, data, flags=0, ancillary=())",
     "send_fds": "(sock, buffers, fds, flags=0, address=None)",
-    "send_rights": "(sock, buffers, fds, flags=0, address=None)",
     "sendmmsg": "(sock, messages, flags=0)",
     "sendmsg": "(sock, buffers, ancdata=(), flags=0, address=None)",
     "sockatmark": "(sock)",
@@ -123,11 +123,37 @@ def test_every_public_function_names_a_man_page(name):
     assert re.search(r"\b\w+\([23478]\)", inspect.getdoc(getattr(lowsock, name)) or "")
 
 
-@pytest.mark.parametrize("name", lowsock.__all__)
+METHODS = {
+    ("OwnedFds", "take"): "(self, i=None)",
+    ("SendBatch", "append"): "(self, data, *, ancdata=(), address=None)",
+    ("SendBatch", "extend"): "(self, pieces, *, address=None)",
+    ("SendBatch", "send"): "(self, sock, *, flags=0)",
+    ("RecvBatch", "recv"): "(self, sock, *, flags=0, wait_all=False)",
+    ("RecvBatch", "take_fds"): "(self, i)",
+}
+
+
+@pytest.mark.parametrize(("cls", "name"), METHODS)
+def test_signatures_of_methods_are_those_of_the_contract(cls, name):
+    signature = inspect.signature(getattr(getattr(lowsock, cls), name))
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    shown = signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+    assert str(shown) == METHODS[cls, name]
+
+
+@pytest.mark.parametrize(("name", "new"), [("send_rights", "send_fds"), ("recv_rights", "recv_owned_fds")])
+def test_a_name_that_is_gone_says_the_new_one(name, new):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}': use {new}$"):
+        getattr(lowsock, name)
+
+
+@pytest.mark.parametrize("name", [name for name in lowsock.__all__ if name != "UnsupportedError"])
 def test_every_public_function_is_typed(name):
     function = getattr(lowsock, name)
-    typed = function.__init__ if isinstance(function, type) else function
-    assert set(typed.__annotations__) == {*inspect.signature(function).parameters, "return"}
+    typed = function
+    if isinstance(function, type):
+        typed = function.__new__ if issubclass(function, tuple) else function.__init__
+    assert {*typed.__annotations__} - {"return"} == {*inspect.signature(function).parameters}
 
 
 # ---- what it returns ----

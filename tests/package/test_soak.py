@@ -109,10 +109,10 @@ def with_functions(a: socket.socket, b: socket.socket) -> None:
 def with_descriptors(a: socket.socket, b: socket.socket) -> None:
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, bytes(4))]
     with lowsock.SendBatch(4, 100, ROOM) as out, lowsock.RecvBatch(4, 100, ROOM) as into:
-        out.append(b"data", rights)
-        out.append(b"data", rights)
-        assert out.send(a) == into.receive(b) == 2
-        os.close(int.from_bytes(into.ancdata(1)[0][2], sys.byteorder))  # the other is the batch's to close
+        out.append(b"data", ancdata=rights)
+        out.append(b"data", ancdata=rights)
+        assert out.send(a) == into.recv(b) == 2
+        os.close(into.take_fds(1).take())  # the other is the batch's to close
 
 
 class Reused:
@@ -123,9 +123,9 @@ class Reused:
 
     def __call__(self, a: socket.socket, b: socket.socket) -> None:
         self.out.extend([b"data"] * 4)
-        self.out.append(bytearray(b"more"), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, b"")])
-        assert self.out.send(a) == self.into.receive(b) == 5
-        assert [data for data, _ in self.into.datagrams()] == [b"data"] * 4 + [b"more"]
+        self.out.append(bytearray(b"more"), ancdata=[(socket.SOL_SOCKET, socket.SCM_RIGHTS, b"")])
+        assert self.out.send(a) == self.into.recv(b) == 5
+        assert [data for data, _ in self.into.messages()] == [b"data"] * 4 + [b"more"]
         assert len([bytes(view) for view, _ in self.into]) == 5
 
 

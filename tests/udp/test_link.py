@@ -106,7 +106,7 @@ def recv_reused(sock: socket.socket) -> "Call":
     batch = lowsock.RecvBatch(64, 2048)
 
     def call() -> "list[bytes]":
-        batch.receive(sock)
+        batch.recv(sock)
         return [bytes(view) for view, address in batch]
 
     return call

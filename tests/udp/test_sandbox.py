@@ -53,12 +53,12 @@ for send in (
     lambda: one.send_many([(piece, b.getsockname()) for piece in pieces]),
     lambda: one.send_many([(piece, b.getsockname()) for piece in pieces], ecn=1),
     lambda: lowsock.sendmmsg(a, [([piece, b""], (), b.getsockname()) for piece in pieces]),
-    lambda: (batch.extend(pieces, b.getsockname()), batch.send(a))[1],
+    lambda: (batch.extend(pieces, address=b.getsockname()), batch.send(a))[1],
 ):
     assert send() == 100
     assert [message[0] for message in lowsock.recvmmsg(b, 60, 4)] == pieces[:60]
-    assert into.receive(b) == 40
-    assert [data for data, _ in into.datagrams()] == pieces[60:]
+    assert into.recv(b) == 40
+    assert [data for data, _ in into.messages()] == pieces[60:]
 b.setblocking(False)
 try:
     other.recv()

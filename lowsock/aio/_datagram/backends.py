@@ -112,8 +112,8 @@ class SocketBackend(_Backend):
         pass
 
     def recv(self) -> list[Datagram]:
-        self._batch.receive(self._sock)
-        return list(starmap(Datagram, self._batch.datagrams()))
+        self._batch.recv(self._sock)
+        return list(starmap(Datagram, self._batch.messages()))
 
     def send_run(self, pieces: Sequence[bytes], address: Address) -> int:
         return self.send_many([(piece, address) for piece in pieces])

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lowsock import cmsg
 from lowsock._memory.buffers import as_bytes, viewed
 from lowsock._message.owned import OwnedFds
-from lowsock._message.rights import recv_rights, send_rights
+from lowsock._message.receiving_owned_fds import recv_owned_fds
 from lowsock._message.sending import sendmsg
+from lowsock._message.sending_fds import send_fds
 from lowsock._system.arguments import checked_int, iterated
 from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
 from lowsock._system.errors import fail
@@ -98,9 +99,9 @@ class UnixStream:
     ) -> None:
         """Sends all of ``data``, with copies of ``fds`` at its first byte.
 
-        ``fds`` are as `lowsock.send_rights` takes them, at most 253. ``credentials`` is a `cmsg.Credentials`: what the
+        ``fds`` are as `lowsock.send_fds` takes them, at most 253. ``credentials`` is a `cmsg.Credentials`: what the
         kernel tells the peer about the sender. Without it, a peer that asks gets the sender's own. Raises what
-        `lowsock.send_rights` raises; if nothing had gone by then, nothing will. See `UnixStream` for cancellation.
+        `lowsock.send_fds` raises; if nothing had gone by then, nothing will. See `UnixStream` for cancellation.
         """
         items = fds if isinstance(fds, OwnedFds) else list(iterated("fds", "ints or objects with fileno()", fds))
         await self._send(as_bytes("data", data), items, credentials)
@@ -175,7 +176,7 @@ class UnixStream:
 
     def _send_call(self, data: bytes | memoryview, fds: Any, credentials: ControlMessage | None) -> Callable[[], int]:
         if credentials is None:
-            return lambda: send_rights(self._sock, [data], fds, MSG_DONTWAIT)
+            return lambda: send_fds(self._sock, [data], fds, MSG_DONTWAIT)
         ancdata = [credentials, cmsg.Rights(fds=fds)] if fds else [credentials]
         return lambda: sendmsg(self._sock, [data], ancdata, MSG_DONTWAIT)
 
@@ -298,7 +299,7 @@ class UnixStream:
         return self._incoming.can_pass_through and is_uncontended(self._sock, READ)
 
     def _recv(self, size: int) -> Arrival:
-        return recv_rights(self._sock, size, _SCM_MAX_FD, MSG_DONTWAIT)
+        return recv_owned_fds(self._sock, size, _SCM_MAX_FD, MSG_DONTWAIT)
 
     async def _recv_when_ready(self, size: int) -> Arrival:
         return await attempt(self._sock, READ, lambda: self._recv(size))

@@ -103,7 +103,7 @@ def test_a_message_may_come_in_pieces(loops, streams, socks, step):
 
     async def send():
         for at in range(0, len(whole), step):
-            lowsock.send_rights(socks[0], [whole[at : at + step]], [0] * (at == 0))
+            lowsock.send_fds(socks[0], [whole[at : at + step]], [0] * (at == 0))
             await loops.tick()
 
     async def main():
@@ -172,14 +172,14 @@ def broken(loops, streams, words):
 
 @pytest.mark.parametrize("cut", [1, 7, 8, 9, 11])
 def test_an_end_within_a_message_is_an_error(loops, streams, socks, cut):
-    lowsock.send_rights(socks[0], [(HEADER.pack(4, 2) + b"data")[:cut]], [0, 1])
+    lowsock.send_fds(socks[0], [(HEADER.pack(4, 2) + b"data")[:cut]], [0, 1])
     socks[0].close()
     broken(loops, streams, f"within a message, {cut} bytes")
 
 
 @pytest.mark.parametrize("size", [2**20 + 1, 2**31, 2**32 - 1])
 def test_a_message_that_is_too_long_is_refused_by_its_first_bytes(loops, streams, socks, size):
-    lowsock.send_rights(socks[0], [HEADER.pack(size, 0)], [0])
+    lowsock.send_fds(socks[0], [HEADER.pack(size, 0)], [0])
     broken(loops, streams, f"a message of {size} bytes")
 
 
@@ -197,16 +197,16 @@ def test_the_longest_message_is_taken(loops, socks):
 
 @pytest.mark.parametrize(("told", "came"), [(1, 0), (2, 1), (2**32 - 1, 253)])
 def test_fewer_descriptors_than_told_are_an_error(loops, streams, socks, told, came):
-    lowsock.send_rights(socks[0], [HEADER.pack(4, told) + b"data"], [0] * came)
+    lowsock.send_fds(socks[0], [HEADER.pack(4, told) + b"data"], [0] * came)
     broken(loops, streams, f"{told} descriptors were to come, and {came} came")
 
 
 def test_surplus_descriptors_are_closed_and_never_another_messages(loops, streams, socks, files, open_fds):
     for at in (0, 9):  # with the header, with the last byte
         message = HEADER.pack(2, 0) + b"xx"
-        lowsock.send_rights(socks[0], [message[:at] or message[:1]], files if at == 0 else [])
-        lowsock.send_rights(socks[0], [message[at or 1 :]], files if at else [])
-    lowsock.send_rights(socks[0], [HEADER.pack(4, 1) + b"last"], files[5:6])
+        lowsock.send_fds(socks[0], [message[:at] or message[:1]], files if at == 0 else [])
+        lowsock.send_fds(socks[0], [message[at or 1 :]], files if at else [])
+    lowsock.send_fds(socks[0], [HEADER.pack(4, 1) + b"last"], files[5:6])
 
     async def main():
         before = open_fds()
@@ -226,7 +226,7 @@ def test_descriptors_with_every_byte_are_not_hoarded(loops, streams, socks, open
     before = open_fds()
     message = HEADER.pack(100, 0) + bytes(100)
     for at in range(100):
-        lowsock.send_rights(socks[0], [message[at : at + 1]], [0] * 20)
+        lowsock.send_fds(socks[0], [message[at : at + 1]], [0] * 20)
     broken(loops, streams, "more than 506 descriptors")
     assert open_fds() == before
 

@@ -4,13 +4,14 @@
 import asyncio
 import socket
 import sys
+from array import array
 from ipaddress import ip_address
 from typing import Any, Optional, Union
 
 from typing_extensions import Self, assert_type
 
 import lowsock
-from lowsock import RecvBatch, SendBatch, aio, cmsg, constants, errqueue, peer, udp
+from lowsock import RecvBatch, SendBatch, aio, cmsg, constants, errqueue, peer, typing, udp
 from lowsock.constants import IP_PKTINFO, SCM_RIGHTS
 
 Ancillary = list[tuple[int, int, bytes]]
@@ -25,7 +26,7 @@ def messages(sock: socket.socket, fd: int) -> None:
     assert_type(lowsock.send1msg(fd, b"a", flags=0, ancillary=[(1, 2, b"")]), int)
     data, ancdata, msg_flags, address = lowsock.recvmsg(sock, 100, lowsock.CMSG_SPACE(4), constants.MSG_PEEK)
     assert_type((data, ancdata, msg_flags), tuple[bytes, Ancillary, int])
-    assert_type(lowsock.recvmsg_into(sock, [bytearray(9)], lowsock.CMSG_LEN(4))[0], int)
+    assert_type(lowsock.recvmsg_into(sock, [bytearray(9), array("i", [1])], lowsock.CMSG_LEN(4))[0], int)
     assert_type(lowsock.recv1msg(fd, 100, flags=0, cmsg_size=0), tuple[bytes, int, Ancillary])
     assert_type(lowsock.sockatmark(sock), bool)
     assert_type(IP_PKTINFO + SCM_RIGHTS + constants.MSG_DONTWAIT, int)
@@ -33,14 +34,17 @@ def messages(sock: socket.socket, fd: int) -> None:
 
 def descriptors(sock: socket.socket) -> None:
     with open("/dev/null") as file:
-        lowsock.send_rights(sock, [b"x"], [file, 0])
+        lowsock.send_fds(sock, [b"x"], [file, 0])
     lowsock.send_fds(sock, [b"x"], [0, 1])
     assert_type(lowsock.recv_fds(sock, 100, 2)[1], list[int])
-    _, owner, _, _ = lowsock.recv_rights(sock, 100, maxfds=2)
-    assert_type(owner, lowsock.OwnedFds)
-    with owner as fds:
+    received = lowsock.recv_owned_fds(sock, 100, maxfds=2)
+    assert_type(received, lowsock.ReceivedFds)
+    assert_type((received.data, received.msg_flags), tuple[bytes, int])
+    with received.fds as fds:
+        lowsock.send_fds(sock, [b"x"], fds)
         assert_type((fds[0], fds[:2], list(fds), fds.pidfd), tuple[int, list[int], list[int], Optional[int]])
-        assert_type((fds.take(), fds.detach(), fds.closed), tuple[int, list[int], bool])
+        assert_type((fds.take(), fds.take(1), fds.left), tuple[int, int, int])
+        assert_type((fds.detach(), fds.closed), tuple[list[int], bool])
     lowsock.OwnedFds([3]).close()
 
 
@@ -52,17 +56,18 @@ def batches(sock: socket.socket) -> None:
     for data, ancdata, _flags, _address in lowsock.recvmmsg(sock, 8, 1500, 64, wait_all=True):
         assert_type((data, ancdata), tuple[bytes, Ancillary])
     with SendBatch(64, 1500, 100) as out:
-        out.append(b"a", [(1, 2, b"")], ("::1", 9))
-        out.extend([b"b", b"c"])
-        assert_type((out.send(sock), len(out)), tuple[int, int])
+        out.append(b"a", ancdata=[(1, 2, b"")], address=("::1", 9))
+        out.extend([b"b", b"c"], address=("::1", 9))
+        assert_type((out.send(sock, flags=constants.MSG_DONTWAIT), len(out)), tuple[int, int])
         out.skip()
         out.clear()
     with RecvBatch(64, 1500) as batch:
-        assert_type(batch.receive(sock, wait_all=True), int)
-        for data, _address in batch.datagrams():
+        assert_type(batch.recv(sock, flags=0, wait_all=True), int)
+        for data, _address in batch.messages():
             assert_type(data, bytes)
         assert_type((batch.data(0), batch.ancdata(0), batch.flags(0)), tuple[memoryview, Ancillary, int])
         batch.address(0)
+        assert_type(batch.take_fds(0), lowsock.OwnedFds)
 
 
 # ---- control messages ----
@@ -201,14 +206,13 @@ async def awaitable(sock: socket.socket) -> None:
     assert_type((await aio.recvmsg_into(sock, [bytearray(9)]))[0], int)
     assert_type(await aio.send1msg(sock, b"a"), int)
     assert_type(await aio.recv1msg(sock), tuple[bytes, int, Ancillary])
-    assert_type(await aio.send_fds(sock, [b"a"], [0]), int)
+    assert_type(await aio.send_fds(sock, [b"a"], [0, sys.stdin]), int)
     assert_type((await aio.recv_fds(sock, 100, 1))[1], list[int])
-    assert_type(await aio.send_rights(sock, [b"a"], [sys.stdin]), int)
-    assert_type((await aio.recv_rights(sock, 100))[1], lowsock.OwnedFds)
+    assert_type(await aio.recv_owned_fds(sock, 100), lowsock.ReceivedFds)
     assert_type(await aio.sendmmsg(sock, [([b"a"],)]), int)
     assert_type((await aio.recvmmsg(sock, 8, 100))[0][0], bytes)
-    assert_type(await aio.send_batch(SendBatch(8, 100), sock), int)
-    assert_type(await aio.recv_batch(RecvBatch(8, 100), sock, wait_all=True), int)
+    assert_type(await aio.send_batch(SendBatch(8, 100), sock, flags=0), int)
+    assert_type(await aio.recv_batch(RecvBatch(8, 100), sock, flags=0, wait_all=True), int)
     aio.close(sock)
     transport, protocol = await aio.create_datagram_endpoint(Echo, local_addr=("::1", 0), ecn=True)
     transport.sendto(b"x", ("::1", 9), ecn=1, source="::1")
@@ -235,6 +239,25 @@ async def stream(sock: socket.socket) -> None:
             assert_type(unix.take_fds(1), lowsock.OwnedFds)
         except aio.BrokenStream:
             pass
+
+
+# ---- types for annotations of one's own, and errors ----
+
+
+def annotated(
+    sock: typing.Socket, data: typing.Buffer, address: typing.Address, host: typing.Host, messages: list[typing.Message]
+) -> typing.Received:
+    number: int = sock if isinstance(sock, int) else sock.fileno()
+    control: typing.ControlMessage = (1, 2, b"")
+    ancdata: typing.Ancillary = lowsock.recvmsg(sock, 10, 100)[1]
+    file: typing.HasFileno = sys.stdin
+    try:
+        lowsock.send_fds(sock, [data], [number, file], 0, address)
+    except lowsock.UnsupportedError as error:
+        assert_type((error.errno, isinstance(error, OSError)), tuple[Optional[int], bool])
+    lowsock.sendmmsg(sock, messages)
+    lowsock.sendmsg(sock, [data], [control, *ancdata], 0, (str(host), 9))
+    return lowsock.recvmsg(sock, 10)
 
 
 def anything(value: Any) -> None:

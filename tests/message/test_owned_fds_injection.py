@@ -57,13 +57,17 @@ def close_all(fds: Iterable[int]) -> None:
 
 def receive(*arguments: int) -> Callable[[World], None]:
     def call(world: World) -> None:
-        world.got = lowsock.recv_rights(world.b, 10, *arguments)[1]
+        world.got = lowsock.recv_owned_fds(world.b, 10, *arguments).fds
 
     return call
 
 
 def take(world: World) -> None:
     world.got = world.owner.take(1)
+
+
+def take_first(world: World) -> None:
+    world.got = world.owner.take()
 
 
 def detach(world: World) -> None:
@@ -86,7 +90,7 @@ def adopt(world: World) -> None:
 
 
 def send(world: World) -> None:
-    lowsock.send_rights(world.a, [b"x"], world.owner)
+    lowsock.send_fds(world.a, [b"x"], world.owner)
 
 
 def ask_for_pidfd(world: World) -> None:
@@ -94,16 +98,17 @@ def ask_for_pidfd(world: World) -> None:
 
 
 CALLS: dict[str, Callable[[World], None]] = {
-    "recv_rights": receive(),
-    "recv_rights with a surplus": receive(1),
-    "recv_rights, a peek": receive(253, socket.MSG_PEEK),
-    "recv_rights without room": receive(0),
+    "recv_owned_fds": receive(),
+    "recv_owned_fds with a surplus": receive(1),
+    "recv_owned_fds, a peek": receive(253, socket.MSG_PEEK),
+    "recv_owned_fds without room": receive(0),
     "take": take,
+    "take the first": take_first,
     "detach": detach,
     "close": close,
     "with": leave,
     "adopt": adopt,
-    "send_rights": send,
+    "send_fds": send,
     "peer.pidfd": ask_for_pidfd,
 }
 ALL = pytest.mark.parametrize("call", CALLS)

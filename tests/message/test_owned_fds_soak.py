@@ -83,7 +83,7 @@ def send_on(owner: lowsock.OwnedFds, chance: random.Random) -> None:
     """Lends them to a message that nobody receives."""
     a, b = socket.socketpair()
     with a, b:
-        lowsock.send_rights(a, [b"x"], owner[:MOST])
+        lowsock.send_fds(a, [b"x"], owner[:MOST])
 
 
 class Thrown(Exception):
@@ -113,7 +113,7 @@ class Message:
             for option in OPTIONS:
                 b.setsockopt(socket.SOL_SOCKET, option, self._chance.randrange(2))
             b.settimeout(self._chance.choice([None, 5.0]))
-            lowsock.send_rights(a, [b"data"], [0] * self.count)
+            lowsock.send_fds(a, [b"data"], [0] * self.count)
             self._disturbed(b)
 
     def _disturbed(self, sock: socket.socket) -> None:
@@ -122,7 +122,7 @@ class Message:
         way(sock)
 
     def _receive(self, sock: socket.socket, use: Use) -> None:
-        _, owner, msg_flags, _ = lowsock.recv_rights(sock, 10, self._most, self._flags)
+        _, owner, msg_flags, _ = lowsock.recv_owned_fds(sock, 10, self._most, self._flags)
         self._seen["truncated"] += bool(msg_flags & socket.MSG_CTRUNC)
         if self._flags:
             self._seen["peeks"] += 1
@@ -217,8 +217,8 @@ def test_handlers_that_raise_through_20_000_receives_lose_no_descriptor(
     for i in range(rounds):
         a, b = socket.socketpair()
         with a, b:
-            lowsock.send_rights(a, [b"x"], [0, 1])
-            storm.over(partial(lowsock.recv_rights, b, 10, most))
+            lowsock.send_fds(a, [b"x"], [0, 1])
+            storm.over(partial(lowsock.recv_owned_fds, b, 10, most))
         if i % ROUND == 0 or i == rounds - 1:
             collect()
             assert open_fds() == before

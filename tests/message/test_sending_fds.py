@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""send_rights: descriptors go out by name, or not at all."""
+"""send_fds: descriptors go out by name, or not at all."""
 
 import array
 import gc
@@ -19,17 +19,17 @@ def test_objects_with_a_fileno_are_taken(unix_pair, files):
     with socket.socket() as sock, tempfile.TemporaryFile() as file, select.epoll() as epoll:
         items = [sock, files[0], file, epoll]
         numbers = [sock.fileno(), files[0], file.fileno(), epoll.fileno()]
-        lowsock.send_rights(unix_pair.a, [b"x"], iter(items))
-        with lowsock.recv_rights(unix_pair.b, 1)[1] as owner:
+        lowsock.send_fds(unix_pair.a, [b"x"], iter(items))
+        with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
             assert [os.path.sameopenfile(*both) for both in zip(numbers, owner)] == [True] * 4
 
 
 def test_an_owner_lends(unix_pair, files, open_fds):
     with lowsock.OwnedFds(map(os.dup, files)) as lender:
         before = open_fds()
-        lowsock.send_rights(unix_pair.a, [b"x"], lender)
+        lowsock.send_fds(unix_pair.a, [b"x"], lender)
         assert open_fds() == before
-        with lowsock.recv_rights(unix_pair.b, 1)[1] as owner:
+        with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
             assert [os.path.sameopenfile(*both) for both in zip(files, owner)] == [True] * 3
 
 
@@ -49,8 +49,8 @@ class Fleeting:
 
 def test_objects_live_as_long_as_the_call(unix_pair):
     """Nobody but the call has them."""
-    lowsock.send_rights(unix_pair.a, [b"x"], (Fleeting() for _ in range(3)))
-    with lowsock.recv_rights(unix_pair.b, 1)[1] as owner:
+    lowsock.send_fds(unix_pair.a, [b"x"], (Fleeting() for _ in range(3)))
+    with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
         assert len(owner) == 3
 
 
@@ -105,7 +105,7 @@ REFUSED = {
 def test_what_cannot_be_sent_is_named_and_nothing_is_sent(unix_pair, open_fds, make):
     item, before = make[0](), open_fds()
     with pytest.raises(make[1], match=make[2]):
-        lowsock.send_rights(unix_pair.a, [b"x"], [0, item])
+        lowsock.send_fds(unix_pair.a, [b"x"], [0, item])
     assert open_fds() == before
     with pytest.raises(BlockingIOError):
         unix_pair.b.recv(1, socket.MSG_DONTWAIT)
@@ -114,14 +114,14 @@ def test_what_cannot_be_sent_is_named_and_nothing_is_sent(unix_pair, open_fds, m
 @pytest.mark.parametrize("fds", [5, None, 1.0])
 def test_what_is_no_iterable_is_named(unix_pair, fds):
     with pytest.raises(TypeError, match="fds must be an iterable"):
-        lowsock.send_rights(unix_pair.a, [b"x"], fds)
+        lowsock.send_fds(unix_pair.a, [b"x"], fds)
 
 
 def test_more_than_the_kernel_takes_are_refused(unix_pair):
-    assert lowsock.send_rights(unix_pair.a, [b"x"], [0] * MOST) == 1
+    assert lowsock.send_fds(unix_pair.a, [b"x"], [0] * MOST) == 1
     with pytest.raises(ValueError, match="fds must not be more than 253 in one message: 254"):
-        lowsock.send_rights(unix_pair.a, [b"x"], [0] * (MOST + 1))
-    with lowsock.recv_rights(unix_pair.b, 10)[1] as owner:
+        lowsock.send_fds(unix_pair.a, [b"x"], [0] * (MOST + 1))
+    with lowsock.recv_owned_fds(unix_pair.b, 10).fds as owner:
         assert len(owner) == MOST
 
 
@@ -129,10 +129,10 @@ def test_more_than_the_kernel_takes_are_refused(unix_pair):
 def test_a_stream_would_lose_descriptors_without_data(unix_pair, buffers):
     if unix_pair.stream:
         with pytest.raises(ValueError, match="without data"):
-            lowsock.send_rights(unix_pair.a, buffers, [0])
+            lowsock.send_fds(unix_pair.a, buffers, [0])
         return
-    assert lowsock.send_rights(unix_pair.a, buffers, [0]) == 0
-    with lowsock.recv_rights(unix_pair.b, 1)[1] as owner:
+    assert lowsock.send_fds(unix_pair.a, buffers, [0]) == 0
+    with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
         assert len(owner) == 1
 
 
@@ -140,7 +140,7 @@ def test_a_stream_would_lose_descriptors_without_data(unix_pair, buffers):
 def test_who_will_not_wait_is_told_so(unix_pair, fds):
     def fill():
         while True:
-            lowsock.send_rights(unix_pair.a, [bytes(4096)], fds)
+            lowsock.send_fds(unix_pair.a, [bytes(4096)], fds)
 
     unix_pair.a.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -149,26 +149,26 @@ def test_who_will_not_wait_is_told_so(unix_pair, fds):
 
 def test_a_closed_descriptor_is_refused_where_the_kernel_would_not_look(tcp_pair, drain):
     with pytest.raises(ValueError, match=r"fds\[1\] is closed"):
-        lowsock.send_rights(tcp_pair.a, [b"x"], [0, closed_number()])
+        lowsock.send_fds(tcp_pair.a, [b"x"], [0, closed_number()])
     assert drain(tcp_pair.b) == b""
 
 
 def test_a_closed_socket_is_an_error_of_the_kernels(unix_pair):
     unix_pair.a.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        lowsock.send_rights(unix_pair.a, [b"x"], [0])
+        lowsock.send_fds(unix_pair.a, [b"x"], [0])
 
 
 def test_flags_of_sending_are_honoured(unix_pair):
     def fill():
         while True:
-            lowsock.send_rights(unix_pair.a, [bytes(4096)], [], socket.MSG_DONTWAIT)
+            lowsock.send_fds(unix_pair.a, [bytes(4096)], [], socket.MSG_DONTWAIT)
 
     with pytest.raises(BlockingIOError):
         fill()
 
 
 def test_an_array_may_hold_them(unix_pair):
-    lowsock.send_rights(unix_pair.a, [b"x"], array.array("i", [0, 1]))
-    with lowsock.recv_rights(unix_pair.b, 1)[1] as owner:
+    lowsock.send_fds(unix_pair.a, [b"x"], array.array("i", [0, 1]))
+    with lowsock.recv_owned_fds(unix_pair.b, 1).fds as owner:
         assert len(owner) == 2

@@ -1,77 +1,36 @@
 # SPDX-License-Identifier: MIT
-"""Descriptors, copied into another process over an ``AF_UNIX`` socket (SCM_RIGHTS). See unix(7)."""
+"""Descriptors that come as plain numbers (SCM_RIGHTS). See unix(7)."""
 
 from __future__ import annotations
 
 import errno
 
 from lowsock._memory import address as _address
-from lowsock._memory.ancillary import CMSG_SPACE, INT_SIZE, Control, encode_rights
-from lowsock._memory.buffers import joined
+from lowsock._memory.ancillary import CMSG_SPACE, INT_SIZE
 from lowsock._memory.closing import close_all
 from lowsock._memory.recv_pool import DATA, FREE, give, new_entry, take
 from lowsock._message.receiving import POLLIN
-from lowsock._message.sending import transmit
+from lowsock._message.sending_fds import SCM_MAX_FD
 from lowsock._system import socket_class as kinds
-from lowsock._system.arguments import INT_MAX, checked_int, iterated
-from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
+from lowsock._system.arguments import INT_MAX, checked_int
+from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.errors import MORE
 from lowsock._system.ffi import ffi, lib
-from lowsock._system.target import target
+from lowsock._system.target import check_descriptor, fileno, target, timeout_of
 from lowsock._system.waiting import retry
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
-
-    from lowsock._system.types import Address, Buffer, CData, Socket
+    from lowsock._system.types import Address, CData, Socket
 
 OTHER_CONTROL = CMSG_SPACE(512)  # what options put before the descriptors: credentials, a pidfd, a security label
 MAX_FDS = INT_MAX // INT_SIZE - OTHER_CONTROL
 _INFO = lib.LOWSOCK_INFO
-SCM_MAX_FD = CONSTANTS.get("SCM_MAX_FD", 253)  # descriptors that one message carries, and that the quick ways take
 _ROOM = CMSG_SPACE(SCM_MAX_FD * INT_SIZE) + OTHER_CONTROL
 
 _recv_fds = lib.lowsock_recv_fds
 _unpack = ffi.unpack
 _free = FREE  # see receiving.py
-
-
-def send_fds(sock: Socket, buffers: Iterable[Buffer], fds: Iterable[int], flags: int = 0, address: Address = None) -> int:
-    """Sends one message with copies of ``fds`` beside it; returns the bytes of data sent.
-
-    The descriptors stay open here: close them when you do not need them. Linux takes at most 253 in one message (EINVAL).
-    ``flags`` and ``address`` are honoured. Raises what `lowsock.sendmsg` raises; raises
-    `ValueError` for descriptors without a byte of data on a stream, which would lose them. See unix(7), sendmsg(2).
-    """
-    own = _listed(fds)
-    if own and type(buffers) is list and type(flags) is int and address is None and type(sock) is kinds.Socket:
-        data = joined(buffers)
-        if data and 0 <= flags <= INT_MAX and not sock.gettimeout() and len(own) <= SCM_MAX_FD:
-            return _send_plain(sock, data, own, flags)
-    return transmit(sock, buffers, _control(own), flags, address)
-
-
-def _send_plain(sock: Any, data: bytes, fds: list[int], flags: int) -> int:
-    """The quick way: data and descriptors on a socket object without a timeout."""
-    for fd in fds:
-        if type(fd) is not int:
-            return transmit(sock, [data], _control(fds), flags, None)
-    try:
-        sent = lib.lowsock_send_fds(sock.fileno(), data, len(data), fds, len(fds), flags)
-    except (TypeError, OverflowError):
-        _control(fds)  # names the wrong one
-        raise
-    return sent if sent >= 0 else transmit(sock, [data], _control(fds), flags, None, sent)
-
-
-def _control(fds: list[int]) -> Control:
-    return encode_rights([checked_int(f"fds[{i}]", fd) for i, fd in enumerate(fds)])
-
-
-def _listed(fds: Iterable[int]) -> list[int]:
-    return fds.copy() if type(fds) is list else list(iterated("fds", "int", fds))
 
 
 def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[bytes, list[int], int, Address]:
@@ -83,7 +42,9 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
     """
     if type(bufsize) is not int or type(maxfds) is not int or not 0 < maxfds <= SCM_MAX_FD or not 0 <= bufsize <= DATA:
         return _receive(sock, bufsize, maxfds, flags)
-    if type(flags) is not int or not 0 <= flags <= INT_MAX or type(sock) is not kinds.Socket or sock.gettimeout():
+    if type(flags) is not int or not 0 <= flags <= INT_MAX:
+        return _receive(sock, bufsize, maxfds, flags)
+    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
         return _receive(sock, bufsize, maxfds, flags)
     try:
         entry = _free.pop()
@@ -92,7 +53,8 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
     struct, view, reply = entry
     fds: list[int] | None = None
     try:
-        answer = _recv_fds(struct, sock.fileno(), bufsize, _ROOM, maxfds, flags)
+        fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+        answer = _recv_fds(struct, fd, bufsize, _ROOM, maxfds, flags)
         if answer <= MORE:
             size, msg_flags, source, count = _unpack(reply.info, _INFO)
             data = view[:size]
@@ -103,6 +65,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
             return data, fds, msg_flags, address
     except BaseException:
         _close(struct, fds)
+        check_descriptor(sock)
         raise
     _free.append(entry)  # nothing came
     return _receive(sock, bufsize, maxfds, flags, answer)
