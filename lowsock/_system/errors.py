@@ -23,6 +23,19 @@ AGAIN = (-errno.EAGAIN, -errno.EWOULDBLOCK)
 RETRYABLE = (-errno.EINTR, *AGAIN)  # another attempt may succeed
 
 
+class UnsupportedError(OSError, NotImplementedError):  # in this order: CPython gives the other no errno
+    """The kernel or the platform lacks what was asked for: an `OSError` and a `NotImplementedError`.
+
+    ``errno`` is what the kernel answered, or EOPNOTSUPP (ENOSYS, ENOPROTOOPT) where it was not asked; ``strerror`` names
+    what is missing. See errno(3).
+    """
+
+
+def unsupported(message: str, number: int = errno.EOPNOTSUPP) -> NoReturn:
+    """Raises `UnsupportedError`."""
+    raise UnsupportedError(number, message)
+
+
 def fail(answer: int) -> NoReturn:
     """Raises `OSError` for an ``answer`` of -errno."""
     raise OSError(-answer, os.strerror(-answer))
