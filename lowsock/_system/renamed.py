@@ -15,12 +15,15 @@ def without(_after: int | None = None, /, **gone: str) -> Callable[[F], F]:
     after so many, which is taken for the first of them. For functions that are called now and then: it costs a call."""
 
     def decorate(function: F) -> F:
+        owner, _, own = function.__qualname__.rpartition(".")
+        name = owner.rpartition(".")[2] if own in ("__new__", "__init__") else own
+
         def refuse(count: int, named: dict[str, Any]) -> None:
             old = next((name for name in named if name in gone), None)
             if old is None and _after is not None and count > _after:
                 old = next(iter(gone))
             if old is not None:
-                raise TypeError(f"{function.__name__}() takes no {old}: {gone[old]}")
+                raise TypeError(f"{name}() takes no {old}: {gone[old]}")
 
         if inspect.iscoroutinefunction(function):
 
@@ -42,6 +45,6 @@ def without(_after: int | None = None, /, **gone: str) -> Callable[[F], F]:
 
 
 def refuse_positional(name: str, spelling: str) -> NoReturn:
-    """Raises the `TypeError` for arguments by position that are by keyword only. A function on a quick path has ``*old`` in its
-    signature and calls this if there are any."""
+    """Raises the `TypeError` for arguments by position that are by keyword only. A function on a quick path takes them as
+    ``*old`` and calls this if there are any."""
     raise TypeError(f"{name}() takes these by keyword only: {spelling}")

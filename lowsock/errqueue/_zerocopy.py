@@ -79,8 +79,8 @@ class ZeroCopySender:
         to sender. You must pass it only if the socket has SO_ZEROCOPY set already and no sender is known to have set it.
         (An accepted socket inherits the option from the listener, but not the count: pass 0.)
 
-        Raises `lowsock.UnsupportedError` where the kernel (Linux 4.14; UDP: 5.0) or this kind of socket lacks it; `ValueError`
-        where a sender is on this socket, or ``first_key`` is wanted.
+        Raises `lowsock.UnsupportedError` where the kernel (Linux 4.14; UDP: 5.0) or this kind of socket lacks it;
+        `ValueError` where a sender is on this socket, or ``first_key`` is wanted.
         """
         fd = target(sock)[0]
         if not MSG_ZEROCOPY:

@@ -197,7 +197,7 @@ def test_a_wait_that_is_cancelled_took_nothing_and_holds_nobody_up(loops, sock, 
 @pytest.mark.parametrize(("arguments", "named"), [((1.0,), {}), ((None,), {}), ((), {"timeout": 1.0})])
 def test_a_time_limit_is_the_loops(backend, sock, arguments, named):
     async def main():
-        with pytest.raises(TypeError, match=r"wait\(\) takes no timeout: limit the wait with asyncio\.timeout, .*trio\.move_on"):
+        with pytest.raises(TypeError, match=r"wait\(\) takes no timeout: limit the wait with asyncio\.timeout"):
             await awaitable.wait(sock, *arguments, **named)
 
     backend.run(main)

@@ -95,8 +95,8 @@ def send(sock: socket.socket, address: tuple[str, int]) -> None:
 
 
 def receive(sock: socket.socket) -> None:
-    room = cmsg.enable(sock, cmsg.HopCount, cmsg.TimestampNs, Cookie, fds=1, timestamping=cmsg.TimestampingFlags.OPT_ID)
-    assert_type(room + cmsg.space(cmsg.Rights, fds=3), int)
+    room = cmsg.enable(sock, cmsg.HopCount, cmsg.TimestampNs, Cookie, max_fds=1, timestamping=cmsg.TimestampingFlags.OPT_ID)
+    assert_type(room + cmsg.space(cmsg.Rights, max_fds=3), int)
     for ancdata in (sock.recvmsg(10, room)[1], lowsock.recvmsg(sock, 10, room)[1]):
         for message in cmsg.decode(ancdata):
             level, kind, data = message
@@ -128,8 +128,8 @@ MADE: list[cmsg.ControlMessage] = [
     cmsg.ReceivedOptions(options=b""), cmsg.RequestTimestamps(flags=cmsg.TimestampingFlags.TX_SOFTWARE),
     cmsg.ReturnOptions(options=b""), cmsg.RoutingHeader(header=b""), cmsg.RthdrDstOptions(header=b""),
     cmsg.Security(label="x"), cmsg.Segment(size=1), cmsg.SetRecordType(record_type=21), cmsg.TClass(ecn=1),
-    cmsg.Timestamp(nanoseconds=1), cmsg.TimestampKey(key=1), cmsg.Timestamping(software=1),
-    cmsg.TimestampingPktInfo(ifindex=1), cmsg.TxTime(nanoseconds=1), cmsg.WifiStatus(acked=True),
+    cmsg.Timestamp(timestamp_ns=1), cmsg.TimestampKey(key=1), cmsg.Timestamping(software_ns=1),
+    cmsg.TimestampingPktInfo(ifindex=1), cmsg.TxTime(txtime_ns=1), cmsg.WifiStatus(acked=True),
     cmsg.RecvErr(errno=1, origin=cmsg.Origin.ICMP), cmsg.RecvErr6(errno=1, origin=1),
     cmsg.PacketTxTimestamp(errno=1, origin=1), cmsg.VsockRecvErr(errno=1, origin=1),
 ]  # fmt: skip
@@ -145,7 +145,7 @@ def events(sock: socket.socket) -> None:
         if isinstance(event, errqueue.IcmpError):
             assert_type((event.errno, event.origin, event.mtu), tuple[int, Union[errqueue.Origin, int], Optional[int]])
         elif isinstance(event, errqueue.TransmitTimestamp):
-            assert_type((event.key, event.stage, event.software), tuple[int, Union[errqueue.Stage, int], Optional[int]])
+            assert_type((event.key, event.stage, event.software_ns), tuple[int, Union[errqueue.Stage, int], Optional[int]])
         elif isinstance(event, errqueue.ZeroCopyCompletion):
             assert_type((event.first, event.last, event.copied), tuple[int, int, bool])
         elif isinstance(event, errqueue.TxTimeMissed):
