@@ -9,7 +9,8 @@ The functions take a descriptor or any object with ``fileno()``, and follow the 
 - `lowsock.errqueue`: the error queue as events, and a zero-copy sender;
 - `lowsock.udp`: datagrams in bulk;
 - `lowsock.aio`: the same calls, awaitable;
-- `lowsock.peer`: who is at the other end of an ``AF_UNIX`` socket.
+- `lowsock.peer`: who is at the other end of an ``AF_UNIX`` socket;
+- `lowsock.unix`: descriptors and messages over ``AF_UNIX`` streams.
 
 A program that gives up the file system (chroot(2), seccomp(2)) or runs at its limit of descriptors imports before that
 what it uses. The guide is in docs/.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lowsock import errqueue as errqueue
     from lowsock import peer as peer
     from lowsock import udp as udp
+    from lowsock import unix as unix
     from lowsock._batch.functions import recvmmsg, sendmmsg
     from lowsock._batch.recv_batch import RecvBatch
     from lowsock._batch.send_batch import SendBatch
@@ -66,6 +68,6 @@ if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any na
             "SendBatch": "lowsock._batch.send_batch",
             "recvmmsg": "lowsock._batch.functions",
             "sendmmsg": "lowsock._batch.functions",
-            **{name: f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "udp")},
+            **{name: f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "udp", "unix")},
         },
     )

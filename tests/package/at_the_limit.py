@@ -146,13 +146,13 @@ async def awaitable(a, b, one, two, sock):
     await task
     await aio.sendmmsg(a, [([b"x"],)])
     await aio.recvmmsg(b, 1, 10)
-    await aio.errqueue.wait(a, timeout=0.01)
+    await aio.errqueue.read(a)
     with aio.UnixStream(one) as ours, aio.UnixStream(two) as theirs:
         await ours.send_message(b"message", [0])
         try:
             message = await theirs.receive_message()
             message.fds.close()
-        except (OSError, aio.BrokenStream):  # no descriptor is left for the copy
+        except (OSError, aio.BrokenStreamError):  # no descriptor is left for the copy
             pass
     transport, _ = await aio.create_datagram_endpoint(asyncio.DatagramProtocol, sock=sock)
     transport.sendto(b"x", sock.getsockname())

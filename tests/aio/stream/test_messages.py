@@ -164,7 +164,7 @@ def broken(loops, streams, words):
 
     async def main():
         for _ in range(2):
-            with pytest.raises(aio.BrokenStream, match=words):
+            with pytest.raises(aio.BrokenStreamError, match=words):
                 await streams[1].receive_message()
 
     loops.run(main)
@@ -189,7 +189,7 @@ def test_the_longest_message_is_taken(loops, socks):
             await a.send_message(b"1234")
             assert (await b.receive_message()).data == b"1234"
             await a.send_message(b"12345")
-            with pytest.raises(aio.BrokenStream, match="max_message is 4"):
+            with pytest.raises(aio.BrokenStreamError, match="max_message is 4"):
                 await b.receive_message()
 
     loops.run(main)

@@ -227,13 +227,13 @@ async def stream(sock: socket.socket) -> None:
         await unix.send(b"x", [sys.stdin])
         await unix.send_message(b"x")
         received = await unix.receive(100)
-        assert_type(received, aio.Received)
+        assert_type(received, aio.UnixMessage)
         assert_type((received.data, received.fds), tuple[bytes, lowsock.OwnedFds])
         assert_type(await unix.receive_exactly(3), bytes)
-        assert_type(await unix.receive_message(), Optional[aio.Received])
+        assert_type(await unix.receive_message(), Optional[aio.UnixMessage])
         try:
             assert_type(unix.take_fds(1), lowsock.OwnedFds)
-        except aio.BrokenStream:
+        except aio.BrokenStreamError:
             pass
 
 
