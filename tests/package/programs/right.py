@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 from typing_extensions import Self, assert_type
 
 import lowsock
-from lowsock import RecvBatch, SendBatch, aio, cmsg, constants, errqueue, peer, udp
+from lowsock import RecvBatch, SendBatch, aio, cmsg, constants, errqueue, peer, udp, unix
 from lowsock.constants import IP_PKTINFO, SCM_RIGHTS
 
 Ancillary = list[tuple[int, int, bytes]]
@@ -68,7 +68,7 @@ def batches(sock: socket.socket) -> None:
 # ---- control messages ----
 
 
-@cmsg.register(4711, 1, sizes=[8])
+@cmsg.register(4711, 1, sizes=[8], option=(4711, 2))
 class Cookie(cmsg.ControlMessage):
     __slots__ = ()
 
@@ -159,7 +159,8 @@ def events(sock: socket.socket) -> None:
     with errqueue.ZeroCopySender(sock, timeout=1.0) as sender:
         view = sender.buffer(1 << 20)
         assert_type(view, memoryview)
-        assert_type(sender.send(view, ("::1", 9)), errqueue.Sent)
+        assert_type(sender.send(view, address=("::1", 9), flags=0, ancdata=[(1, 2, b"")]), errqueue.Sent)
+        assert_type(sender.drain(1.0), bool)
         assert_type((sender.is_free(view), sender.wait(1.0), sender.pending, sender.copied), tuple[bool, bool, int, int])
 
 
@@ -214,27 +215,59 @@ async def awaitable(sock: socket.socket) -> None:
     transport.sendto(b"x", ("::1", 9), ecn=1, source="::1")
     transport.close()
     assert_type(await aio.errqueue.read(sock), list[errqueue.Event])
-    assert_type(await aio.errqueue.wait(sock, timeout=1.0), list[errqueue.Event])
+    assert_type(await aio.errqueue.wait(sock, limit=5), list[errqueue.Event])
     async with aio.errqueue.ZeroCopySender(sock) as sender:
-        assert_type(await sender.send(b"x"), errqueue.Sent)
+        assert_type(await sender.send(b"x", address=("::1", 9)), errqueue.Sent)
+        assert_type((await sender.wait(key=0), await sender.drain()), tuple[bool, bool])
+        await sender.aclose()
     async with aio.udp.Endpoint(sock) as endpoint:
         assert_type(await endpoint.recv(), list[udp.Datagram])
         assert_type(await endpoint.send(b"x", ("::1", 9)), int)
 
 
+EVENTS: list[type[aio.errqueue.Event]] = [
+    aio.errqueue.IcmpError, aio.errqueue.LocalError, aio.errqueue.TransmitTimestamp, aio.errqueue.TxTimeMissed,
+    aio.errqueue.UnknownEvent, aio.errqueue.ZeroCopyCompletion,
+]  # fmt: skip
+NUMBERS = (aio.errqueue.Origin.ICMP, aio.errqueue.Stage.SENT, aio.errqueue.TxTimeProblem.MISSED, aio.errqueue.Sent(3, 0))
+
+
 async def stream(sock: socket.socket) -> None:
-    with aio.UnixStream(sock, max_fds=3) as unix:
-        await unix.send(b"x", [sys.stdin])
-        await unix.send_message(b"x")
-        received = await unix.receive(100)
+    async with aio.UnixStream(sock, max_fds=3) as here:
+        await here.send(b"x", [sys.stdin])
+        await here.send_message(b"x")
+        await here.send_eof()
+        received = await here.receive(100)
         assert_type(received, aio.UnixMessage)
         assert_type((received.data, received.fds), tuple[bytes, lowsock.OwnedFds])
-        assert_type(await unix.receive_exactly(3), bytes)
-        assert_type(await unix.receive_message(), Optional[aio.UnixMessage])
+        assert_type(await here.receive_exactly(3), bytes)
+        assert_type(await here.receive_message(), Optional[aio.UnixMessage])
         try:
-            assert_type(unix.take_fds(1), lowsock.OwnedFds)
+            assert_type(here.take_fds(1), lowsock.OwnedFds)
         except aio.BrokenStreamError:
             pass
+
+
+async def serve(stream: aio.UnixStream) -> None:
+    await stream.aclose()
+
+
+async def paths() -> None:
+    async with await aio.connect_unix("/run/socket", max_fds=0) as stream:
+        assert_type(stream, aio.UnixStream)
+    await aio.serve_unix(serve, b"/run/socket", backlog=5)
+
+
+def blocking(sock: socket.socket) -> None:
+    with unix.UnixStream(sock, max_message=100) as stream, unix.connect("/run/socket", timeout=1.0) as other:
+        stream.send(b"x", [sys.stdin, 0], cmsg.Credentials())
+        stream.send_message(b"x")
+        assert_type((stream.receive(), other.receive_message()), tuple[unix.UnixMessage, Optional[unix.UnixMessage]])
+        assert_type((stream.peek_exactly(3), stream.unsent, stream.take_fds(1)), tuple[bytes, int, lowsock.OwnedFds])
+        try:
+            stream.send_eof()
+        except unix.BrokenStreamError as error:
+            raise ConnectionError from error
 
 
 def anything(value: Any) -> None:
