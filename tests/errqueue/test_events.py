@@ -178,3 +178,18 @@ def test_truncation_is_told(origin):
 def test_events_cannot_be_changed():
     with pytest.raises(AttributeError):
         of(RecvErr(origin=Origin.ICMP)).errno = 0
+
+
+@pytest.mark.parametrize(
+    ("cls", "old", "new"),
+    [
+        (TransmitTimestamp, "software", "software_ns"),
+        (TransmitTimestamp, "hardware", "hardware_ns"),
+        (TxTimeMissed, "nanoseconds", "txtime_ns"),
+    ],
+)
+def test_a_time_has_its_new_name_alone(cls, old, new):
+    event = cls._make(range(len(cls._fields)))
+    assert getattr(event, new) == cls._fields.index(new)
+    with pytest.raises(AttributeError, match=old):
+        getattr(event, old)

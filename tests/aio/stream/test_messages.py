@@ -260,3 +260,9 @@ def test_bad_input_sends_nothing(loops, streams, arguments, error, words):
         assert (await streams[1].receive_message()).data == b"good"
 
     loops.run(main)
+
+
+@pytest.mark.parametrize(("old", "new"), [("BrokenStream", "BrokenStreamError"), ("Received", "UnixMessage")])
+def test_an_old_name_names_the_new_one(old, new):
+    with pytest.raises(AttributeError, match=f"module 'lowsock.aio' has no attribute '{old}': use {new}"):
+        getattr(aio, old)

@@ -8,6 +8,7 @@ import socket
 import sys
 
 import pytest
+from owning import free_descriptors
 
 from lowsock import aio
 
@@ -175,6 +176,30 @@ def test_without_a_loop_there_is_nothing_to_serve_with(path):
     with pytest.raises(RuntimeError, match="nothing to serve with"):
         coroutine.send(None)
     assert not path.exists()
+
+
+@pytest.mark.skipif(not LINUX, reason="how many descriptors are left is Linux's to tell")
+def test_without_a_descriptor_left_connections_wait(loops, backend, path, monkeypatch):
+    monkeypatch.setattr("lowsock.aio._stream.serving._PAUSE", 0.01)
+
+    async def main():
+        task = await listening(loops, backend, echo, path)
+        await backend.settle()
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        async with aio.UnixStream(sock) as stream:
+            with free_descriptors(0):
+                sock.connect(str(path))
+                await stream.send_message(b"patience")
+                await backend.settle()
+                await backend.settle()
+                assert not task.done()
+            message = await stream.receive_message()
+        task.cancel()
+        await task.outcome()
+        return message.data
+
+    assert loops.run(main) == b"patience"
 
 
 # ---- cancellation ----
