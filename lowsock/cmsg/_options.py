@@ -36,7 +36,7 @@ _UNSUPPORTED = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @without(fds="max_fds=...")
-def space(*classes: Kind, max_fds: int = 0) -> int:
+def space(*classes: type[ControlMessage], max_fds: int = 0) -> int:
     """The ``ancbufsize`` for one message of each of ``classes`` beside ``max_fds`` descriptors.
 
     A question (`HopCount`) counts with all its answers, `Rights` as 253 descriptors unless ``max_fds`` says how many. Times
@@ -49,7 +49,7 @@ def space(*classes: Kind, max_fds: int = 0) -> int:
 
 
 @without(fds="max_fds=...")
-def enable(sock: Socket, *classes: Kind, max_fds: int = 0, timestamping: int = RECEIVE_BY_SOFTWARE) -> int:
+def enable(sock: Socket, *classes: type[ControlMessage], max_fds: int = 0, timestamping: int = RECEIVE_BY_SOFTWARE) -> int:
     """Sets the socket options that make messages of ``classes`` arrive; returns the ``ancbufsize`` that holds them.
 
     A question is put as the socket's family has it, on a dual-stack IPv6 socket for both families. ``timestamping`` is
