@@ -242,7 +242,7 @@ def typed(ffi: Any, lib: Any) -> Case:
             for _ in range(n):
                 lowsock.sendmsg(a, [data])
                 time, info, ttl = cmsg.decode(lowsock.recvmsg(b, ROOM, room)[1])
-                _ = info.local, info.ifindex, time.nanoseconds, ttl.hops
+                _ = info.local, info.ifindex, time.timestamp_ns, ttl.hops
 
         return loop
 

@@ -24,7 +24,7 @@ WINGS = (
     ("aio", "constants", "peer", "typing"),
     ("aio._datagram", "aio._stream"),
     ("aio._wait",),
-    ("udp",),
+    ("udp", "unix"),
     ("_batch", "errqueue"),
     ("cmsg",),
     ("_message",),

@@ -12,6 +12,7 @@ The functions take a descriptor or any object with ``fileno()``, and follow the 
 - `lowsock.aio`: the same calls, awaitable;
 - `lowsock.peer`: who is at the other end of an ``AF_UNIX`` socket;
 - `lowsock.typing`: the types in the annotations of all this.
+- `lowsock.unix`: descriptors and messages over ``AF_UNIX`` streams.
 
 A program that gives up the file system (chroot(2), seccomp(2)), runs at its limit of descriptors, or forks while other
 threads run, imports before that what it uses. The guide is in docs/.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from lowsock import peer as peer
     from lowsock import typing as typing
     from lowsock import udp as udp
+    from lowsock import unix as unix
     from lowsock._batch.functions import recvmmsg, sendmmsg
     from lowsock._batch.recv_batch import RecvBatch
     from lowsock._batch.send_batch import SendBatch
@@ -74,7 +76,9 @@ if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any na
             "recv_owned_fds": "lowsock._message.receiving_owned_fds",
             "recvmmsg": "lowsock._batch.functions",
             "sendmmsg": "lowsock._batch.functions",
-            **{name: f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "typing", "udp")},
+            **{
+                name: f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "typing", "udp", "unix")
+            },
         },
         gone={"recv_rights": "use recv_owned_fds", "send_rights": "use send_fds"},
     )

@@ -8,7 +8,6 @@ meanwhile, so this needs both: python dbus_client.py
 import array
 import asyncio
 import os
-import socket
 import subprocess
 import tempfile
 from itertools import count
@@ -17,7 +16,7 @@ from jeepney import DBusAddress, HeaderFields, Message, message_bus, new_method_
 from jeepney.auth import BEGIN, Authenticator
 from jeepney.low_level import Header, calc_msg_size
 
-from lowsock.aio import UnixStream
+from lowsock import aio
 
 BUS = """<busconfig>
   <type>session</type> <listen>unix:path={}</listen> <auth>EXTERNAL</auth>
@@ -28,11 +27,8 @@ BUS = """<busconfig>
 class Client:
     """A connection to a bus."""
 
-    def __init__(self, path):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(path)
-        sock.setblocking(False)
-        self.stream = UnixStream(sock)
+    def __init__(self, stream):
+        self.stream = stream
         self._serials = count(1)
 
     async def log_in(self):
@@ -92,8 +88,8 @@ async def ask(client, name):
 
 
 async def main(path):
-    server, client = Client(path), Client(path)
-    with server.stream, client.stream:
+    async with await aio.connect_unix(path) as one, await aio.connect_unix(path) as other:
+        server, client = Client(one), Client(other)
         names = [await each.log_in() for each in (server, client)]
         print("on the bus:", *names)
         answer, _ = await asyncio.gather(ask(client, names[0]), serve(server))

@@ -7,7 +7,7 @@ import socket
 import tempfile
 
 from lowsock import cmsg
-from lowsock.aio import BrokenStream, UnixStream
+from lowsock.aio import BrokenStreamError, UnixStream
 
 GREETING = b"MEASURE 1\n"
 
@@ -55,7 +55,7 @@ async def hostile():
         await stream.send_message(b"take these", [0] * 11)
         try:
             await other.receive_message()
-        except BrokenStream as error:
+        except BrokenStreamError as error:
             print("broken:", error)
 
 

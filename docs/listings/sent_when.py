@@ -31,7 +31,7 @@ def main():
         for data in (b"one", b"two"):
             sendmsg(sender, [data])
         for event in events(sender, 2):
-            later = (event.software - began) // 1000
+            later = (event.software_ns - began) // 1000
             print(f"message {event.key}: {event.stage.name.lower()} {later} us after we began")
 
 

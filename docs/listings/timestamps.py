@@ -18,7 +18,7 @@ def receiver():
 def receive(sock, room):
     """Data and the nanoseconds since 1970 at which the kernel got it, or None where it did not say."""
     data, ancdata, flags, address = recvmsg(sock, 2048, room)
-    return data, cmsg.arrival(ancdata).nanoseconds
+    return data, cmsg.arrival(ancdata).timestamp_ns
 
 
 def wait_for_the_clock(sender, sock, room):

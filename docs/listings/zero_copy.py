@@ -38,11 +38,11 @@ def main():
         block = sender.buffer(SIZE)  # memory that the sender lends
         block[:] = b"a" * SIZE
         send_all(sender, block)
-        sender.wait()  # from here on the block may be filled again
+        sender.drain()  # from here on the block may be filled again
         block[:] = b"b" * SIZE
         send_all(sender, block)
         sender.send(b"or bytes, which the sender keeps alive")
-        sender.wait()
+        sender.drain()
         print(f"incomplete: {sender.pending}; on loopback the kernel copies: {sender.copied > 0}")
     reader.join()
     server.close()

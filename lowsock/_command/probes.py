@@ -19,6 +19,7 @@ from lowsock._command import probes_other as _probes_other
 from lowsock._command import probes_unix as _probes_unix
 from lowsock._command.loopback import TIMEOUT, Sockets, Unsupported
 from lowsock._command.probing import Probe, Row
+from lowsock._system.errors import UnsupportedError
 
 PROBES: list[Probe] = [*_probes_unix.PROBES, *_probes_ip.PROBES, *_probes_error.PROBES, *_probes_other.PROBES]
 
@@ -42,6 +43,8 @@ def _run(probe: Probe) -> Row:
 def _reason(error: Exception) -> str:
     if isinstance(error, socket.timeout):
         return f"nothing came within {TIMEOUT} s"
+    if isinstance(error, UnsupportedError):
+        return str(error.strerror)
     if isinstance(error, OSError) and error.errno is not None:
         return f"{errno.errorcode.get(error.errno, error.errno)} ({os.strerror(error.errno)})"
     return str(error) or type(error).__name__

@@ -64,7 +64,7 @@ def _sent_at(sockets: Sockets) -> str:
     events = _events(sender, errqueue.TransmitTimestamp, 2)
     if [event.key for event in events] != [0, 1]:
         raise Missing(f"the keys of two messages are {[event.key for event in events]}")
-    return f"the second of two messages was sent {age(events[1].software):.0f} us before it was told"
+    return f"the second of two messages was sent {age(events[1].software_ns):.0f} us before it was told"
 
 
 def _enable_timestamps(sock: socket.socket, flags: int) -> None:
@@ -79,7 +79,7 @@ def _acknowledged_at(sockets: Sockets) -> str:
     (event,) = _events(sender, errqueue.TransmitTimestamp)
     if (event.stage, event.key) != (errqueue.Stage.ACKNOWLEDGED, 9):
         raise Missing(f"{event.stage!r} of byte {event.key} came")
-    return f"byte {event.key} was acknowledged {age(event.software):.0f} us before it was told"
+    return f"byte {event.key} was acknowledged {age(event.software_ns):.0f} us before it was told"
 
 
 def _asked_by_message(sockets: Sockets) -> str:
@@ -88,7 +88,7 @@ def _asked_by_message(sockets: Sockets) -> str:
     sendmsg(sender, [b"x"])
     sendmsg(sender, [b"y"], [cmsg.RequestTimestamps(flags=Flags.TX_SOFTWARE)])
     (event,) = _events(sender, errqueue.TransmitTimestamp)
-    return f"one of two messages asked, and was sent {age(event.software):.0f} us before it was told"
+    return f"one of two messages asked, and was sent {age(event.software_ns):.0f} us before it was told"
 
 
 def _key(sockets: Sockets) -> str:
@@ -122,7 +122,7 @@ def _zero_copy(sockets: Sockets) -> str:
 def _transmit_time(sockets: Sockets) -> str:
     sender, receiver = sockets.udp()
     sender.setsockopt(*pair("SO_TXTIME"), LAYOUTS["lowsock_txtime"].pack(time.CLOCK_MONOTONIC, 0))
-    sendmsg(sender, [b"x"], [cmsg.TxTime(nanoseconds=time.clock_gettime_ns(time.CLOCK_MONOTONIC))])
+    sendmsg(sender, [b"x"], [cmsg.TxTime(txtime_ns=time.clock_gettime_ns(time.CLOCK_MONOTONIC))])
     came = len(recvmsg(receiver, 1)[0])
     return f"{came} datagram was sent with a time; only a queueing discipline (fq, etf) keeps to it"
 

@@ -74,7 +74,7 @@ def _original(message: Any, receiver: socket.socket) -> str:
 
 
 def _timestamp_age(message: Any, _: socket.socket) -> str:
-    return f"taken {age(message.nanoseconds):.0f} us before it was read"
+    return f"taken {age(message.timestamp_ns):.0f} us before it was read"
 
 
 # ---- what takes more than one datagram ----

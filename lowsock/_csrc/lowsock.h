@@ -24,6 +24,8 @@ long long lowsock_cmsg_len(size_t length);
 long long lowsock_cmsg_space(size_t length);
 /* 1 if the stream is at the out-of-band mark, else 0: sockatmark(3). */
 int lowsock_sockatmark(int fd);
+/* shutdown(2). */
+int lowsock_shutdown(int fd, int how);
 /* The value of an option that is an int. */
 int lowsock_option(int fd, int level, int option);
 /* Sets an option that is an int. */

@@ -14,6 +14,8 @@ int lowsock_sockatmark(int fd)
     return n < 0 ? negative_errno() : n;
 }
 
+int lowsock_shutdown(int fd, int how) { return shutdown(fd, how) < 0 ? negative_errno() : 0; }
+
 int lowsock_option(int fd, int level, int option)
 {
     int value = 0;

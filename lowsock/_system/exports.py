@@ -105,7 +105,12 @@ def _watch(thing: Any, module: str, home: str) -> None:
     if isinstance(thing, type):
         written, namespace = vars(thing).get("__annotations__"), vars(sys.modules[home])
     else:
-        written, namespace = thing.__annotations__, thing.__globals__
+        inner = thing
+        while (
+            type(vars(inner).get("__wrapped__")) is _Function
+        ):  # `typing` reads the annotations where the innermost was written
+            inner = inner.__wrapped__
+        written, namespace = thing.__annotations__, inner.__globals__
     if written and type(written) is dict:
         thing.__annotations__ = Annotations(thing, module, namespace)
     wrapped = vars(thing).get("__wrapped__")

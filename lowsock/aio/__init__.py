@@ -24,9 +24,11 @@ from lowsock.aio._calls import (
     send_fds,
     sendmsg,
 )
-from lowsock.aio._stream.incoming import BrokenStream, Received
+from lowsock.aio._stream.connecting import connect_unix
+from lowsock.aio._stream.serving import serve_unix
 from lowsock.aio._stream.stream import UnixStream
 from lowsock.aio._wait.closing import close
+from lowsock.unix import BrokenStreamError, UnixMessage
 
 if TYPE_CHECKING:
     from lowsock.aio import errqueue as errqueue
@@ -34,10 +36,11 @@ if TYPE_CHECKING:
     from lowsock.aio._datagram.endpoint import create_datagram_endpoint
 
 __all__ = [
-    "BrokenStream",
-    "Received",
+    "BrokenStreamError",
+    "UnixMessage",
     "UnixStream",
     "close",
+    "connect_unix",
     "create_datagram_endpoint",
     "recv1msg",
     "recv_batch",
@@ -51,6 +54,7 @@ __all__ = [
     "send_fds",
     "sendmmsg",
     "sendmsg",
+    "serve_unix",
 ]
 
 if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any name
@@ -61,5 +65,10 @@ if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any na
             "errqueue": "lowsock.aio.errqueue",
             "udp": "lowsock.aio.udp",
         },
-        gone={"recv_rights": "use recv_owned_fds", "send_rights": "use send_fds"},
+        gone={
+            "BrokenStream": "use BrokenStreamError",
+            "Received": "use UnixMessage",
+            "recv_rights": "use recv_owned_fds",
+            "send_rights": "use send_fds",
+        },
     )

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import errno
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lowsock import errqueue
 from lowsock._memory.ancillary import NO_ANCDATA
-from lowsock._system.arguments import checked_seconds
 from lowsock._system.errors import fail
+from lowsock._system.renamed import refuse_positional, without
 from lowsock.aio._wait.attempts import attempt, checked_flags, descriptor, snapshot
 from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiters import ERROR, WRITE
@@ -25,21 +24,29 @@ if TYPE_CHECKING:
     from lowsock.errqueue import Event, Sent
 
 
-class ZeroCopySender:
-    """A `lowsock.errqueue.ZeroCopySender` whose calls are awaitable, and an asynchronous context manager. The socket is
-    non-blocking, and stays yours. Tasks may share a sender. See send(2), socket(7)."""
+LIMITED = "limit the wait with asyncio.timeout, asyncio.wait_for or trio.move_on_after"
 
-    def __init__(self, sock: Socket, *, timeout: float | None = None, first_key: int | None = None) -> None:
+
+class ZeroCopySender:
+    """A `lowsock.errqueue.ZeroCopySender` whose calls are awaitable, and an asynchronous context manager: leaving it is
+    `aclose`, without the wait if an exception was raised. It borrows the socket, which is non-blocking, and never closes it.
+    Tasks may share a sender. See send(2), socket(7)."""
+
+    @without(timeout=LIMITED)
+    def __init__(self, sock: Socket, *, first_key: int | None = None) -> None:
         """As `lowsock.errqueue.ZeroCopySender`. Also raises `ValueError` for a socket with a timeout other than 0."""
         descriptor(sock)
-        self._sock, self._timeout = sock, timeout
-        self._sender = errqueue.ZeroCopySender(sock, timeout=timeout, first_key=first_key)
+        self._sock = sock
+        self._sender = errqueue.ZeroCopySender(sock, first_key=first_key)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        await self.close(self._timeout if kind is None else 0)
+        if kind is None:
+            await self.aclose()
+        else:
+            self._sender.close(0)
 
     # ---- memory ----
 
@@ -56,15 +63,18 @@ class ZeroCopySender:
     async def send(
         self,
         data: bytes | memoryview,
+        *old: NoReturn,
         address: Address = None,
         flags: int = 0,
         ancdata: Iterable[ControlMessage] = NO_ANCDATA,
     ) -> Sent:
         """As `lowsock.errqueue.ZeroCopySender.send`, awaitable. Memory of `buffer` is read when it is sent: do not change it
         while this waits. See send(2), MSG_ZEROCOPY."""
+        if old:
+            refuse_positional("send", "address=..., flags=..., ancdata=...")
         flags, send = checked_flags(flags), self._sender.send
         own = ancdata if ancdata is NO_ANCDATA else snapshot("ancdata", "(level, type, data)", ancdata)
-        return await attempt(self._sock, WRITE, lambda: send(data, address, flags, own))
+        return await attempt(self._sock, WRITE, lambda: send(data, address=address, flags=flags, ancdata=own))
 
     # ---- the error queue ----
 
@@ -74,17 +84,14 @@ class ZeroCopySender:
             await checkpoint()
         return self._sender.read(limit)
 
-    async def wait(self, timeout: float | None = None, key: int | None = None) -> bool:
-        """As `lowsock.errqueue.ZeroCopySender.wait`, awaitable. See recvmsg(2), MSG_ERRQUEUE."""
-        deadline = _deadline(timeout)
+    async def drain(self) -> bool:
+        """Waits until all sends are complete; returns True. The sender goes on. See recvmsg(2), MSG_ERRQUEUE."""
+        return await self.wait()
 
-        def check() -> bool:
-            done = self._sender.wait(0, key)
-            if not done and (deadline is None or time.monotonic() < deadline):
-                fail(-errno.EAGAIN)
-            return done
-
-        return await attempt(self._sock, ERROR, check, deadline)
+    @without(1, timeout=LIMITED)
+    async def wait(self, *, key: int | None = None) -> bool:
+        """Waits until the send with this number is complete, or all are; returns True. See recvmsg(2), MSG_ERRQUEUE."""
+        return await attempt(self._sock, ERROR, lambda: self._sender.wait(0, key) or fail(-errno.EAGAIN))
 
     @property
     def pending(self) -> int:
@@ -113,23 +120,23 @@ class ZeroCopySender:
 
     # ---- the end ----
 
-    async def close(self, timeout: float | None = None) -> None:
-        """As `lowsock.errqueue.ZeroCopySender.close`, awaitable. If it is cancelled, nothing is closed yet."""
-        await finish(self._sock, self._sender, timeout)
+    async def aclose(self) -> None:
+        """Ends the sender, once all sends are complete. The socket stays open, and may have another sender.
+
+        If it is cancelled, it ends the sender at once: the memory of the incomplete sends is kept for as long as the process
+        runs, and a `ResourceWarning` says so. See `lowsock.errqueue.ZeroCopySender.close`.
+        """
+        await finish(self._sock, self._sender)
 
 
-async def finish(sock: Socket, sender: Any, timeout: float | None) -> None:
-    """Waits until the kernel is done with what ``sender`` sent, at most ``timeout`` seconds, and closes it."""
-    deadline = _deadline(timeout)
+async def finish(sock: Socket, sender: Any) -> None:
+    """Waits until the kernel is done with what ``sender`` sent, and closes it; also if the wait is cancelled or fails."""
 
     def check() -> None:
-        if not sender._is_done() and (deadline is None or time.monotonic() < deadline):
+        if not sender._is_done():
             fail(-errno.EAGAIN)
 
-    await attempt(sock, ERROR, check, deadline)
-    sender.close(0)
-
-
-def _deadline(timeout: float | None) -> float | None:
-    seconds = checked_seconds("timeout", timeout)
-    return None if seconds is None else time.monotonic() + seconds
+    try:
+        await attempt(sock, ERROR, check)
+    finally:
+        sender.close(0)

@@ -175,7 +175,10 @@ class Endpoint:
             if is_trio():
                 await checkpoint()
             return
-        await finish(self._sock, sender, timeout)
+        if timeout == 0:
+            sender.close(0)
+        else:
+            await finish(self._sock, sender)
 
     async def __aenter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ from lowsock._memory.ancillary import message
 from lowsock._memory.buffers import as_bytes
 from lowsock._system.arguments import checked_int, iterated
 from lowsock._system.constants import CONSTANTS
-from lowsock._system.errors import raised_here
+from lowsock._system.errors import raised_here, unsupported
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,6 +66,17 @@ def _restore(cls: type[M], level: int, kind: int, data: bytes) -> M:
     return _new(cls, (level, kind, data))
 
 
+def seen_as(message: ControlMessage, *classes: type[M]) -> M | None:
+    """A message as one of our own classes, even where a user has registered another for it; None where it is of none."""
+    for cls in classes:
+        if isinstance(message, cls):
+            return message
+        row = cls._row
+        if row is not None and message[:2] in row.pairs and row.fits(len(message[2])):
+            return _restore(cls, *message)
+    return None
+
+
 # ---- the registry ----
 
 _LEVELS = {
@@ -104,13 +115,15 @@ class Row(NamedTuple):
     option: str | None  # the kernel's name of the option that makes it arrive; NO_OPTION; None: it is only sent
     room: int  # bytes of payload to reserve
     since: str  # "Linux 6.5"
+    setting: tuple[int, int, int] | None = None  # of a user's class: level, name and value of the option
+    is_users: bool = False
 
     def fits(self, size: int) -> bool:
         return size in self.sizes if self.sizes else size >= self.least and (size - self.least) % self.step == 0
 
     def sent_pair(self) -> tuple[int, int]:
         if not self.pairs:
-            raise NotImplementedError(f"this platform has no {self.name}")
+            unsupported(f"this platform has no {self.name}")
         return self.pairs[0]
 
     def describe_sizes(self) -> str:
@@ -138,15 +151,27 @@ def registered(
     return _registrar(Row(names[0], pairs, accepted, least, step, option, max(room, least, *accepted, 0), since))
 
 
-def register(level: int, type: int, *, sizes: Iterable[int] = (), least: int = 0, room: int = 0) -> Callable[[C], C]:
+def register(
+    level: int,
+    type: int,
+    *,
+    sizes: Iterable[int] = (),
+    least: int = 0,
+    room: int = 0,
+    option: tuple[int, int] | tuple[int, int, int] | None = None,
+) -> Callable[[C], C]:
     """A class decorator: from now on `decode` gives messages of this level and type the decorated class.
 
     The class derives from `ControlMessage`; make instances by its ``from_data``, and read its fields from ``self.data``.
     ``sizes`` are the lengths in bytes that its payload may have; without them, any from ``least`` on. What does not fit
-    stays raw. ``room`` is what `space` reserves where that is more than the largest of them; `enable` sets no option.
+    stays raw. ``room`` is what `space` reserves where that is more than the largest of them. ``option`` is ``(level, name)``
+    or ``(level, name, value)``: the socket option that `enable` sets, to 1 or to ``value``. None: it sets none.
 
-    Raises `ValueError` where a class is registered already for this level, type and size, or the class elsewhere;
-    `TypeError`, `ValueError` or `OverflowError` naming a bad argument.
+    Your class wins over lowsock's own for the same level and type: your program goes on as it is when a later lowsock has a
+    class for them. Derive from lowsock's class if `arrival`, `find` and the questions are to take yours for it.
+
+    Raises `ValueError` where another class is registered already for this level, type and size, or the class elsewhere;
+    `TypeError`, `ValueError` or `OverflowError` naming a bad argument. See setsockopt(2).
     """
     given = iterated("sizes", "ints", sizes)
     accepted = tuple(dict.fromkeys(checked_int("sizes", size, least=0) for size in given))
@@ -154,7 +179,17 @@ def register(level: int, type: int, *, sizes: Iterable[int] = (), least: int = 0
     if accepted and least:
         raise ValueError("least is for payloads of any size: sizes are given")
     pairs = ((checked_int("level", level), checked_int("type", type)),)
-    return _registrar(Row(f"({level}, {type})", pairs, accepted, least, 1, NO_OPTION, max(room, least, *accepted, 0), ""))
+    setting = None if option is None else _checked_setting(option)
+    room = max(room, least, *accepted, 0)
+    return _registrar(Row(f"({level}, {type})", pairs, accepted, least, 1, NO_OPTION, room, "", setting, True))
+
+
+def _checked_setting(option: Any) -> tuple[int, int, int]:
+    items = [checked_int("option", item) for item in iterated("option", "ints", option)]
+    if len(items) not in (2, 3):
+        raise ValueError(f"option must be (level, name) or (level, name, value), not {len(items)} items")
+    level, name, value = [*items, 1][:3]
+    return level, name, value
 
 
 def _registrar(row: Row) -> Callable[[C], C]:
@@ -206,13 +241,22 @@ _UNREGISTERED: Entry = ControlMessage, -1, {}
 
 def _with_class(entry: Entry | None, cls: type[ControlMessage], row: Row) -> Entry:
     by_size = dict(entry[2]) if entry else {}
+    if row.is_users:
+        by_size = {size: each for size, each in by_size.items() if not _is_replaced(size, each, row)}
     for size in row.sizes or (None,):
         if size in by_size:
             raise ValueError(f"{by_size[size].__name__} is registered for {row.name} already")
         by_size[size] = cls
-    if entry and entry[1] >= 0:
+    if entry and entry[1] >= 0 and by_size.get(entry[1]) is entry[0]:
         return entry[0], entry[1], by_size
     return cls, row.sizes[0] if row.sizes else -1, by_size
+
+
+def _is_replaced(size: int | None, cls: type[ControlMessage], row: Row) -> bool:
+    """Whether a user's class takes the place of one of ours at ``size``: for payloads of any size, also of those of one."""
+    if row_of(cls).is_users:
+        return False
+    return size in row.sizes if row.sizes else size is None or row.fits(size)
 
 
 def decode(ancdata: Iterable[Any]) -> list[ControlMessage]:

@@ -169,6 +169,9 @@ class PacketTxTimestamp(ExtendedError):
     __slots__ = ()
 
 
+ERRORS = (ExtendedError, RecvErr, RecvErr6, VsockRecvErr, PacketTxTimestamp)
+
+
 def _packed(errno: int, origin: int, icmp_type: int, icmp_code: int, info: int, value: int) -> bytes:
     return _EXTENDED.pack(
         number("errno", errno, UINT32),

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lowsock._memory.ancillary import CMSG_SPACE
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
-from lowsock._system.errors import fail
+from lowsock._system.errors import fail, unsupported
 from lowsock._system.ffi import lib
+from lowsock._system.renamed import without
 from lowsock._system.target import target
 from lowsock.cmsg._base import NO_OPTION, ControlMessage, Row, pair, row_of
 from lowsock.cmsg._fields import INT_SIZE
@@ -33,30 +34,32 @@ _TIME_OPTIONS = (*_EXCLUSIVE, "SO_TIMESTAMPING", *_NEW)  # setting one can clear
 _UNSUPPORTED = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-def space(*classes: Kind, fds: int = 0) -> int:
-    """The ``ancbufsize`` for one message of each of ``classes`` beside ``fds`` descriptors.
+@without(fds="max_fds=...")
+def space(*classes: type[ControlMessage], max_fds: int = 0) -> int:
+    """The ``ancbufsize`` for one message of each of ``classes`` beside ``max_fds`` descriptors.
 
-    A question (`HopCount`) counts with all its answers, `Rights` as 253 descriptors unless ``fds`` says how many. Times
+    A question (`HopCount`) counts with all its answers, `Rights` as 253 descriptors unless ``max_fds`` says how many. Times
     count twice: a 32-bit libc delivers both widths. Raises `TypeError` for what is no class of messages. See cmsg(3).
     """
-    fds = checked_int("fds", fds, least=0, most=MAX_FDS)
+    max_fds = checked_int("max_fds", max_fds, least=0, most=MAX_FDS)
     rows = [row_of(answer) for cls in classes for answer in _with_answers(cls)]
-    rooms = [row.room for row in rows if not fds or row.name != "SCM_RIGHTS"]
-    return sum(map(CMSG_SPACE, rooms)) + (CMSG_SPACE(fds * INT_SIZE) if fds else 0)
+    rooms = [row.room for row in rows if not max_fds or row.name != "SCM_RIGHTS"]
+    return sum(map(CMSG_SPACE, rooms)) + (CMSG_SPACE(max_fds * INT_SIZE) if max_fds else 0)
 
 
-def enable(sock: Socket, *classes: Kind, fds: int = 0, timestamping: int = RECEIVE_BY_SOFTWARE) -> int:
+@without(fds="max_fds=...")
+def enable(sock: Socket, *classes: type[ControlMessage], max_fds: int = 0, timestamping: int = RECEIVE_BY_SOFTWARE) -> int:
     """Sets the socket options that make messages of ``classes`` arrive; returns the ``ancbufsize`` that holds them.
 
     A question is put as the socket's family has it, on a dual-stack IPv6 socket for both families. ``timestamping`` is
     added to the flags that `Timestamping` has on this socket. All are set or none. (To ask for what arrives elsewhere, on
     the error queue or in `lowsock.recv_owned_fds`, is as good: the size is then of no use.)
 
-    Raises `NotImplementedError` naming the option that the platform or the running kernel lacks, for this kind of socket
-    at least; `ValueError` for a class that is only ever sent, and for `Timestamp` with `TimestampNs`, of which a socket
-    has one; `OSError` as the kernel says it. See setsockopt(2).
+    Raises `lowsock.UnsupportedError` naming the option that the platform or the running kernel lacks, for this kind of
+    socket at least; `ValueError` for a class that is only ever sent, and for `Timestamp` with `TimestampNs`, of which a
+    socket has one; `OSError` as the kernel says it. See setsockopt(2).
     """
-    size, timestamping = space(*classes, fds=fds), checked_int("timestamping", timestamping, least=0)
+    size, timestamping = space(*classes, max_fds=max_fds), checked_int("timestamping", timestamping, least=0)
     fd = target(sock)[0]
     wanted = [answer for cls in classes for answer in _classes_for(fd, cls)]
     if len(_EXCLUSIVE.intersection(row_of(cls).option for cls in wanted)) > 1:
@@ -100,17 +103,18 @@ def _set_option(fd: int, cls: Kind, timestamping: int, before: dict[tuple[int, i
     row.sent_pair()
     if row.option is None:
         raise ValueError(f"classes: {cls.__name__} is only sent")
-    if row.option == NO_OPTION:
+    if row.setting is None and row.option == NO_OPTION:
         return
-    option = pair(row.option)
+    option = pair(row.option) if row.setting is None else row.setting[:2]
     if option is None:
-        raise NotImplementedError(f"{cls.__name__}: this platform has no {row.option}")
-    for each in (row.option, *(_TIME_OPTIONS if row.option in _TIME_OPTIONS else ())):
-        affected = pair(each)
-        if affected is not None and affected not in before:
+        unsupported(f"{cls.__name__}: this platform has no {row.option}")
+    times = [each for each in map(pair, _TIME_OPTIONS) if each is not None]
+    for affected in (option, *(times if option in times else ())):
+        if affected not in before:
             before[affected] = max(lib.lowsock_option(fd, *affected), 0)
-    value = lib.lowsock_option(fd, *option)
-    value = max(value, 0) | _flags(cls, timestamping) if row.option == "SO_TIMESTAMPING" else 1
+    value = 1 if row.setting is None else row.setting[2]
+    if row.option == "SO_TIMESTAMPING":
+        value = max(lib.lowsock_option(fd, *option), 0) | _flags(cls, timestamping)
     answer = lib.lowsock_set_option(fd, *option, value)
     if answer < 0:
         _raise_refused(answer, cls, row)
@@ -134,5 +138,6 @@ def _raise_refused(answer: int, cls: Kind, row: Row) -> NoReturn:
     if -answer in _UNSUPPORTED:
         since = f", which came with {row.since}" if row.since else ""
         reason = os.strerror(-answer)
-        raise NotImplementedError(f"{cls.__name__}: this kernel has no {row.option} for this socket{since} ({reason})")
+        name = row.option or f"option {row.setting}"
+        unsupported(f"{cls.__name__}: this kernel has no {name} for this socket{since} ({reason})", -answer)
     fail(answer)

@@ -116,7 +116,7 @@ class Arrival(NamedTuple):
     hops: int | None = None  # the TTL or hop limit that it still had
     dscp: int | None = None
     ecn: ECN | None = None
-    nanoseconds: int | None = None  # since the epoch: when the kernel received it
+    timestamp_ns: int | None = None  # nanoseconds since the epoch: when the kernel received it
     original: Any = None  # the address that it was sent to before a firewall turned it here
     destination: str | None = None  # in its header: local, or a multicast or broadcast address
 

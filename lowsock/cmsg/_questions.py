@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 ArrivalFields = list[Any]  # the fields of an `Arrival`, in its order, as far as the messages so far have filled them
-LOCAL, IFINDEX, HOPS, DSCP, CODEPOINT, NANOSECONDS, ORIGINAL, DESTINATION = range(8)
+LOCAL, IFINDEX, HOPS, DSCP, CODEPOINT, TIMESTAMP_NS, ORIGINAL, DESTINATION = range(8)
 
 
 class ECN(Named):
@@ -126,13 +126,13 @@ class ReceiveTime(Question):
     __slots__ = ()
 
     @property
-    def nanoseconds(self) -> int | None:
-        """Since the epoch, by the system's clock; None where the message does not tell."""
+    def timestamp_ns(self) -> int | None:
+        """Nanoseconds since the epoch, by the system's clock; None where the message does not tell."""
         return None
 
     def _fill(self, fields: ArrivalFields) -> None:
-        if fields[NANOSECONDS] is None:
-            fields[NANOSECONDS] = self.nanoseconds
+        if fields[TIMESTAMP_NS] is None:
+            fields[TIMESTAMP_NS] = self.timestamp_ns
 
 
 class OriginalDestination(Question):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from lowsock._memory.ancillary import CMSG_SPACE
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
+from lowsock._system.renamed import without
 from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import INT_SIZE, SECOND, UINT, UINT32, UINT64, layout, number
 from lowsock.cmsg._questions import ReceiveTime
@@ -85,15 +86,16 @@ class TimestampNs(ReceiveTime):
     """
 
     __slots__ = ()
-    _fields = ("nanoseconds",)
+    _fields = ("timestamp_ns",)
 
-    def __new__(cls, *, nanoseconds: int) -> Self:
-        """``nanoseconds``: since the epoch, below zero before it, in the libc's own form."""
-        return cls.from_data(_packed("nanoseconds", nanoseconds, _TIMESPEC))
+    @without(nanoseconds="timestamp_ns=...")
+    def __new__(cls, *, timestamp_ns: int) -> Self:
+        """``timestamp_ns``: nanoseconds since the epoch, below zero before it, in the libc's own form."""
+        return cls.from_data(_packed("timestamp_ns", timestamp_ns, _TIMESPEC))
 
     @property
-    def nanoseconds(self) -> int:
-        """Since the epoch, by the system's clock."""
+    def timestamp_ns(self) -> int:
+        """Nanoseconds since the epoch, by the system's clock."""
         seconds, nanoseconds = _timespec(self[2])
         return seconds * SECOND + nanoseconds
 
@@ -113,15 +115,16 @@ class Timestamp(ReceiveTime):
     """
 
     __slots__ = ()
-    _fields = ("nanoseconds",)
+    _fields = ("timestamp_ns",)
 
-    def __new__(cls, *, nanoseconds: int) -> Self:
-        """``nanoseconds``: since the epoch, below zero before it; what is finer than a microsecond is cut off."""
-        return cls.from_data(_packed("nanoseconds", nanoseconds, _TIMEVAL, _MICROSECOND))
+    @without(nanoseconds="timestamp_ns=...")
+    def __new__(cls, *, timestamp_ns: int) -> Self:
+        """``timestamp_ns``: nanoseconds since the epoch, below zero before it, cut off to whole microseconds."""
+        return cls.from_data(_packed("timestamp_ns", timestamp_ns, _TIMEVAL, _MICROSECOND))
 
     @property
-    def nanoseconds(self) -> int:
-        """Since the epoch, by the system's clock: whole microseconds."""
+    def timestamp_ns(self) -> int:
+        """Nanoseconds since the epoch, by the system's clock: whole microseconds."""
         seconds, microseconds = _timeval(self[2])
         return seconds * SECOND + microseconds * _MICROSECOND
 
@@ -142,25 +145,26 @@ class Timestamping(ReceiveTime):
     """
 
     __slots__ = ()
-    _fields = ("software", "hardware")
+    _fields = ("software_ns", "hardware_ns")
 
-    def __new__(cls, *, software: int | None = None, hardware: int | None = None) -> Self:
+    @without(software="software_ns=...", hardware="hardware_ns=...")
+    def __new__(cls, *, software_ns: int | None = None, hardware_ns: int | None = None) -> Self:
         """Nanoseconds; None and 0 are one."""
-        times = (_packed("software", software or 0, _TIMESPEC), bytes(_TIMESPEC.size))
-        return cls.from_data(b"".join(times) + _packed("hardware", hardware or 0, _TIMESPEC))
+        times = (_packed("software_ns", software_ns or 0, _TIMESPEC), bytes(_TIMESPEC.size))
+        return cls.from_data(b"".join(times) + _packed("hardware_ns", hardware_ns or 0, _TIMESPEC))
 
     @property
-    def nanoseconds(self) -> int | None:
-        """The same as ``software``."""
+    def timestamp_ns(self) -> int | None:
+        """The same as ``software_ns``."""
         return self._time(0)
 
     @property
-    def software(self) -> int | None:
+    def software_ns(self) -> int | None:
         """By the system's clock, since the epoch; None where there is none."""
         return self._time(0)
 
     @property
-    def hardware(self) -> int | None:
+    def hardware_ns(self) -> int | None:
         """By the card's own clock, which may have another epoch; None where there is none."""
         return self._time(2)
 
@@ -292,12 +296,13 @@ class TxTime(ControlMessage):
     """
 
     __slots__ = ()
-    _fields = ("nanoseconds",)
+    _fields = ("txtime_ns",)
 
-    def __new__(cls, *, nanoseconds: int) -> Self:
-        return cls.from_data(_U64.pack(number("nanoseconds", nanoseconds, UINT64)))
+    @without(nanoseconds="txtime_ns=...")
+    def __new__(cls, *, txtime_ns: int) -> Self:
+        return cls.from_data(_U64.pack(number("txtime_ns", txtime_ns, UINT64)))
 
     @property
-    def nanoseconds(self) -> int:
-        """Of the clock that SO_TXTIME named."""
+    def txtime_ns(self) -> int:
+        """Nanoseconds of the clock that SO_TXTIME named."""
         return _u64(self[2])[0]

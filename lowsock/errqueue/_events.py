@@ -14,12 +14,12 @@ from lowsock._memory import ancillary as _ancillary
 from lowsock._memory.recv_pool import CONTROL, DATA, Reply, give, take
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT, MSG_ERRQUEUE
-from lowsock._system.errors import MORE, RETRYABLE, fail
+from lowsock._system.errors import MORE, RETRYABLE, fail, unsupported
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.target import target
 from lowsock._system.waiting import SharedWaiter
-from lowsock.cmsg._base import ControlMessage, decode
-from lowsock.cmsg._errors import ExtendedError, Origin
+from lowsock.cmsg._base import ControlMessage, decode, seen_as
+from lowsock.cmsg._errors import ERRORS, ExtendedError, Origin
 from lowsock.cmsg._fields import UINT32, Named, named
 from lowsock.cmsg._questions import LocalAddress
 from lowsock.cmsg._times import Timestamping, TimestampingPktInfo
@@ -83,13 +83,13 @@ class LocalError(NamedTuple):
 class TransmitTimestamp(NamedTuple):
     """When a message passed a stage on its way out. Flags of SO_TIMESTAMPING ask for it. See socket(7).
 
-    Times are nanoseconds since the epoch, ``hardware`` by the device's clock.
+    Times are nanoseconds since the epoch, ``hardware_ns`` by the device's clock.
     """
 
     key: int  # SOF_TIMESTAMPING_OPT_ID: datagrams count from 0, a stream counts bytes: the last of the send; 0 without it
     stage: Stage | int
-    software: int | None
-    hardware: int | None
+    software_ns: int | None
+    hardware_ns: int | None
     ifindex: int | None  # of the interface, where SOF_TIMESTAMPING_OPT_CMSG with IP_PKTINFO, or OPT_PKTINFO, asked for it
     length: int | None  # of the packet, where SOF_TIMESTAMPING_OPT_PKTINFO asked for it
     data: bytes  # the packet from its link header on; none with SOF_TIMESTAMPING_OPT_TSONLY
@@ -133,7 +133,7 @@ class TxTimeMissed(NamedTuple):
     See tc-etf(8)."""
 
     reason: TxTimeProblem | int
-    nanoseconds: int  # the time, by the clock that SO_TXTIME set
+    txtime_ns: int  # nanoseconds: the time, by the clock that SO_TXTIME set
     destination: Address  # None: unknown
     data: bytes  # the datagram, headers first
     ancdata: Messages
@@ -141,7 +141,8 @@ class TxTimeMissed(NamedTuple):
 
 
 class UnknownEvent(NamedTuple):
-    """An entry that fits no other class, as recvmsg(2) returned it. ``error`` is the one in ``ancdata``, or None."""
+    """An entry that fits no other class, as recvmsg(2) returned it. ``error`` is the one in ``ancdata``, or None. A later
+    version may know such an entry, and return another event for it."""
 
     error: ExtendedError | None
     address: Address
@@ -174,12 +175,12 @@ def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
     A socket with an error pending fails its next send or receive with it. Reading the queue clears that for each event
     that it takes; if events are left, the next error is pending. A failed call clears the error, but leaves the event.
 
-    Raises `OSError` with the kernel's errno (EBADF), `NotImplementedError` where the platform has no error queues. If a
+    Raises `OSError` with the kernel's errno (EBADF), `lowsock.UnsupportedError` where the platform has no error queues. If a
     signal handler raises meanwhile, the events read so far are lost. See recvmsg(2), MSG_ERRQUEUE.
     """
     limit = checked_int("limit", limit, least=1)
     if not MSG_ERRQUEUE:
-        raise NotImplementedError("this platform has no error queues (MSG_ERRQUEUE)")
+        unsupported("this platform has no error queues (MSG_ERRQUEUE)")
     fd = target(sock)[0]
     reader = READERS.get(cookie(fd)) if READERS else None
     return _read(fd, limit) if reader is None else reader.read(limit)
@@ -277,7 +278,7 @@ def to_event(received: Received) -> Event:
     """The event that a receive with MSG_ERRQUEUE brought."""
     data, ancdata, msg_flags, address = received
     messages = decode(ancdata)
-    error = next((message for message in messages if isinstance(message, ExtendedError)), None)
+    error = _first(messages, *ERRORS)
     decoder = _DECODERS.get(error.origin) if error is not None else None
     if error is None or decoder is None:
         return UnknownEvent(error, address, data, messages, msg_flags)
@@ -306,8 +307,8 @@ def _timestamp(error: ExtendedError, address: Address, data: bytes, messages: Me
     return TransmitTimestamp(
         error.value,
         named(Stage, error.info),
-        times and times.software,
-        times and times.hardware,
+        times and times.software_ns,
+        times and times.hardware_ns,
         local and local.ifindex,
         packet and packet.length,
         data,
@@ -316,8 +317,8 @@ def _timestamp(error: ExtendedError, address: Address, data: bytes, messages: Me
     )
 
 
-def _first(messages: Messages, cls: type[ControlMessage]) -> Any:
-    return next((message for message in messages if isinstance(message, cls)), None)
+def _first(messages: Messages, *classes: type[ControlMessage]) -> Any:
+    return next((found for found in (seen_as(message, *classes) for message in messages) if found is not None), None)
 
 
 def _completion(error: ExtendedError, _address: Address, _data: bytes, messages: Messages, msg_flags: int) -> Event:

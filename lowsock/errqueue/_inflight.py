@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from lowsock._memory.ancillary import SOL_SOCKET, Control
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT
-from lowsock._system.errors import fail
+from lowsock._system.errors import fail, unsupported
 from lowsock._system.ffi import lib
 from lowsock.cmsg._fields import UINT32
 from lowsock.errqueue._events import ZeroCopyCompletion
@@ -219,7 +219,7 @@ def enable_zerocopy(fd: int) -> None:
     if lib.lowsock_family(fd) in _FAMILIES:
         answer = lib.lowsock_set_option(fd, SOL_SOCKET, CONSTANTS["SO_ZEROCOPY"], 1)
     if -answer in (errno.EOPNOTSUPP, errno.ENOPROTOOPT):
-        raise NotImplementedError(f"no zero-copy sends (SO_ZEROCOPY) on this socket: {os.strerror(-answer)}")
+        unsupported(f"no zero-copy sends (SO_ZEROCOPY) on this socket: {os.strerror(-answer)}", -answer)
     if answer < 0:
         fail(answer)
 

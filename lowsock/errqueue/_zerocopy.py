@@ -15,7 +15,7 @@ import warnings
 import weakref
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lowsock._memory import address as _address
 from lowsock._memory.ancillary import NO_ANCDATA, encode
@@ -23,8 +23,9 @@ from lowsock._memory.buffers import viewed
 from lowsock._memory.recv_pool import CONTROL, DATA, Reply
 from lowsock._system.arguments import checked_int, checked_seconds
 from lowsock._system.constants import MSG_DONTWAIT
-from lowsock._system.errors import fail, time_out
+from lowsock._system.errors import fail, time_out, unsupported
 from lowsock._system.ffi import ffi
+from lowsock._system.renamed import refuse_positional
 from lowsock._system.target import target
 from lowsock._system.waiting import SharedWaiter
 from lowsock.cmsg._fields import UINT32
@@ -62,10 +63,11 @@ class ZeroCopySender:
 
     It is the one consumer of the socket's error queue: other events come out of its `read`, and `lowsock.errqueue.read` of
     this socket reads through it. Nothing else may send with MSG_ZEROCOPY on it: if numbers of other sends come, no memory is
-    released any more, and calls raise `RuntimeError`. The socket stays yours: close the sender first, then the socket.
+    released any more, and calls raise `RuntimeError`. The sender borrows the socket and never closes it: `close` ends
+    the sender alone. Close the sender first, then the socket.
 
     Threads may share a sender, a child made by fork cannot use it (`RuntimeError`). A context manager: leaving it closes
-    it, and waits if no exception was raised. See send(2), socket(7).
+    the sender, and waits if no exception was raised. See send(2), socket(7).
     """
 
     _closed = True  # until it is complete
@@ -77,12 +79,12 @@ class ZeroCopySender:
         to sender. You must pass it only if the socket has SO_ZEROCOPY set already and no sender is known to have set it.
         (An accepted socket inherits the option from the listener, but not the count: pass 0.)
 
-        Raises `NotImplementedError` where the kernel (Linux 4.14; UDP: 5.0) or this kind of socket lacks it; `ValueError`
-        where a sender is on this socket, or ``first_key`` is wanted.
+        Raises `lowsock.UnsupportedError` where the kernel (Linux 4.14; UDP: 5.0) or this kind of socket lacks it;
+        `ValueError` where a sender is on this socket, or ``first_key`` is wanted.
         """
         fd = target(sock)[0]
         if not MSG_ZEROCOPY:
-            raise NotImplementedError("this platform has no zero-copy sends (MSG_ZEROCOPY)")
+            unsupported("this platform has no zero-copy sends (MSG_ZEROCOPY)")
         self._sock, self._timeout, self._process = sock, checked_seconds("timeout", timeout), os.getpid()
         self._cookie = cookie(fd)
         self._lock: Any = threading.RLock()
@@ -145,6 +147,7 @@ class ZeroCopySender:
     def send(
         self,
         data: bytes | memoryview,
+        *old: NoReturn,
         address: Address = None,
         flags: int = 0,
         ancdata: Iterable[ControlMessage] = NO_ANCDATA,
@@ -156,6 +159,8 @@ class ZeroCopySender:
         is sent as a plain copy; its ``key`` is None. ``address``, ``flags`` and ``ancdata`` are those of
         `lowsock.sendmsg`, and so are errors and timeouts; `TypeError` for other memory than that.
         """
+        if old:
+            refuse_positional("send", "address=..., flags=..., ancdata=...")
         region = self._region("data", data)
         flags = checked_int("flags", flags)
         control = encode(ancdata)
@@ -247,6 +252,10 @@ class ZeroCopySender:
             self._events.popleft()
         return events
 
+    def drain(self, timeout: float | None = None) -> bool:
+        """Waits until all sends are complete, at most ``timeout`` seconds; returns whether they are. The sender goes on."""
+        return self.wait(timeout)
+
     def wait(self, timeout: float | None = None, key: int | None = None) -> bool:
         """Waits until the send with this number is complete, or all are; False when ``timeout`` seconds were too few."""
         waiter = SharedWaiter(timeout)
@@ -303,18 +312,31 @@ class ZeroCopySender:
     # ---- the end ----
 
     def close(self, timeout: float | None = None) -> None:
-        """Waits until all sends are complete, at most ``timeout`` seconds. The socket stays open, and `read` still gives
-        the events that had come.
+        """Ends the sender, once all sends are complete or ``timeout`` seconds are over. The socket stays open, `read` still
+        gives the events that had come, and the socket may have another sender.
 
-        If the time was too short, or the socket is closed, the memory of the incomplete sends is kept for as long as the
-        process runs, since the kernel may still read it, and a `ResourceWarning` says so.
+        If the time was too short, the wait was interrupted by an exception, or the socket is closed, the memory of the
+        incomplete sends is kept for as long as the process runs, since the kernel may still read it, and a
+        `ResourceWarning` says so.
         """
         waiter = SharedWaiter(timeout)
         if self._process != os.getpid():
             self._closed = True
-        while not self._closed:
-            fd, got_events = self._read_for_close()
-            if fd is None or not waiter.wait(fd, 0, got_events):
+        try:
+            while not self._closed:
+                fd, got_events = self._read_for_close()
+                if fd is None or not waiter.wait(fd, 0, got_events):
+                    self._finish()
+        except BaseException:
+            self._end_at_once()
+            raise
+
+    def _end_at_once(self) -> None:
+        """Closes without a wait, unless the code that a signal handler interrupted is using the sender."""
+        if not self._closed and not self._lock._is_owned():
+            try:
+                self._read_for_close()
+            finally:
                 self._finish()
 
     def _is_done(self) -> bool:

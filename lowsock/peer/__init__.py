@@ -68,8 +68,8 @@ def credentials(sock: Socket) -> PeerCredentials:
     """Process, user and group of the peer, as they were when it connected, listened or made the pair.
 
     Raises `OSError`: ENOTCONN for a socket without such a peer (a datagram socket that is of no pair, another family, not
-    connected), of which Linux would say pid 0 and uid -1; `NotImplementedError` where the system tells nothing of the kind.
-    See SO_PEERCRED in unix(7); LOCAL_PEERCRED on FreeBSD and macOS.
+    connected), of which Linux would say pid 0 and uid -1; `lowsock.UnsupportedError` where the system tells
+    nothing of the kind. See SO_PEERCRED in unix(7); LOCAL_PEERCRED on FreeBSD and macOS.
     """
     pid, uid, gid = _options.identity(sock)
     return PeerCredentials(pid or None, uid, gid)
@@ -78,7 +78,7 @@ def credentials(sock: Socket) -> PeerCredentials:
 def groups(sock: Socket) -> list[int]:
     """The supplementary groups of the peer, as the kernel lists them, at the time of `credentials`.
 
-    Raises `OSError`: ENODATA for a socket without such a peer; `NotImplementedError` where there is no SO_PEERGROUPS
+    Raises `OSError`: ENODATA for a socket without such a peer; `lowsock.UnsupportedError` where there is no SO_PEERGROUPS
     (Linux 4.13). See unix(7), getgroups(2).
     """
     return _options.groups(sock)
@@ -89,7 +89,8 @@ def pidfd(sock: Socket) -> OwnedFds:
 
     ``with peer.pidfd(sock) as (fd,):`` lends it, ``peer.pidfd(sock).take()`` gives it. Each call makes a new one.
     Raises `OSError`: ENODATA for a socket without such a peer (before Linux 6.16 ESRCH, and EINVAL or ESRCH once the peer
-    has been waited for); `NotImplementedError` where the kernel has no SO_PEERPIDFD (Linux 6.5). See pidfd_open(2), unix(7).
+    has been waited for); `lowsock.UnsupportedError` where the kernel has no SO_PEERPIDFD (Linux 6.5). See pidfd_open(2),
+    unix(7).
     """
     return _options.pidfd(sock)
 

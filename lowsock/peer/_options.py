@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lowsock._message.owned import OwnedFds, new_slots, owner
 from lowsock._system.constants import CONSTANTS
-from lowsock._system.errors import fail
+from lowsock._system.errors import fail, unsupported
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.target import target
 
@@ -29,7 +29,7 @@ def identity(sock: Socket) -> tuple[int, int, int]:
     ids = ffi.new("long long[3]")
     answer = lib.lowsock_peer(target(sock)[0], ids)
     if answer == -errno.ENOSYS:
-        _raise_unsupported("SO_PEERCRED")
+        _raise_unsupported("SO_PEERCRED", answer)
     if answer < 0:
         fail(answer)
     pid, uid, gid = ffi.unpack(ids, 3)
@@ -39,7 +39,7 @@ def identity(sock: Socket) -> tuple[int, int, int]:
 def groups(sock: Socket) -> list[int]:
     answer, data = _read(sock, "SO_PEERGROUPS")
     if answer in _UNSUPPORTED:
-        _raise_unsupported("SO_PEERGROUPS")
+        _raise_unsupported("SO_PEERGROUPS", answer)
     if answer < 0:
         fail(answer)
     return array(_GID, data).tolist()
@@ -64,7 +64,7 @@ def pidfd(sock: Socket) -> OwnedFds:
         if option is not None:
             answer = lib.lowsock_owned_option(target(sock)[0], _SOL_SOCKET, option, slot)
         if answer in _UNSUPPORTED:
-            _raise_unsupported("SO_PEERPIDFD")
+            _raise_unsupported("SO_PEERPIDFD", answer)
         if answer < 0:
             fail(answer)
         slot.pidfd = slot.count
@@ -87,6 +87,6 @@ def _read(sock: Socket, name: str) -> tuple[int, bytes]:
     return answer, b""
 
 
-def _raise_unsupported(name: str) -> NoReturn:
+def _raise_unsupported(name: str, answer: int) -> NoReturn:
     since = {"SO_PEERPIDFD": " (Linux 6.5)", "SO_PEERGROUPS": " (Linux 4.13)"}.get(name, "")
-    raise NotImplementedError(f"this system has no {name}{since}")
+    unsupported(f"this system has no {name}{since}", -answer)

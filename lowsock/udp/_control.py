@@ -85,7 +85,7 @@ def _messages(ancillary: Ancillary, ipv4: bool, dscp: int, segment: int) -> tupl
     if ancillary.source is not None or ancillary.ifindex is not None:
         messages.append(_source(to, ancillary.source, ancillary.ifindex))
     if ancillary.txtime is not None:
-        messages.append(TxTime(nanoseconds=ancillary.txtime))
+        messages.append(TxTime(txtime_ns=ancillary.txtime))
     return tuple(messages)
 
 

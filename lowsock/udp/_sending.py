@@ -322,7 +322,7 @@ class Sending:
         """Sends by the socket's zero-copy sender, which waits itself on a blocking socket; returns the bytes, or -errno."""
         sender: Any = self._sender.zerocopy
         try:
-            return int(sender.send(piece, self._address, self._flags, control.messages))
+            return int(sender.send(piece, address=self._address, flags=self._flags, ancdata=control.messages))
         except OSError as error:
             if error.errno is None or not raised_inside(error):  # a timeout, or a signal handler's own error
                 raise

@@ -66,11 +66,17 @@ async def receive(sock):
     return (await aio.recvmsg(sock, 100))[0]
 
 
-def test_a_signature_is_that_of_the_blocking_function():
+def test_a_signature_is_that_of_the_blocking_function_but_for_the_timeout():
     for name in ("read", "wait"):
-        ours, theirs = (inspect.signature(getattr(module, name)) for module in (awaitable, errqueue))
-        assert ours == theirs
+        ours, theirs = (set(inspect.signature(getattr(module, name)).parameters) for module in (awaitable, errqueue))
+        assert ours == theirs - {"timeout"}
         assert inspect.iscoroutinefunction(getattr(awaitable, name))
+
+
+def test_what_events_are_made_of_is_here_too():
+    assert {name for name in errqueue.__all__ if getattr(awaitable, name) is getattr(errqueue, name)} == {
+        *errqueue.__all__
+    } - {"read", "wait", "ZeroCopySender"}
 
 
 # ---- no spin ----
@@ -178,38 +184,21 @@ def test_wait_returns_at_once_what_is_there(backend, sock, nowhere):
     assert len(backend.run(awaitable.wait, sock)) == 1
 
 
-@pytest.mark.parametrize("timeout", [0, 0.01])
-def test_the_time_of_wait_ends(backend, sock, timeout):
-    assert backend.run(awaitable.wait, sock, timeout) == []
-
-
-def test_the_time_ends_for_those_who_stand_behind_as_well(backend, sock, nowhere):
+@pytest.mark.parametrize("ticks", range(5))
+def test_a_wait_that_is_cancelled_took_nothing_and_holds_nobody_up(loops, sock, nowhere, ticks):
     async def main():
-        first = backend.start(awaitable.wait, sock)
-        await backend.settle()
-        assert await awaitable.wait(sock, 0.01) == []
-        sock.sendto(b"x", nowhere)
-        return await first.outcome()
+        assert await loops.cancelled(ticks, awaitable.wait, sock) == (False, None)
+        refuse(sock, nowhere)
+        return await awaitable.wait(sock, limit=5)
 
-    assert len(backend.run(main)) == 1
+    assert len(loops.run(main)) == 1
 
 
-@pytest.mark.parametrize("timeout", [-1, float("nan")])
-def test_a_negative_time_is_refused(backend, sock, timeout):
-    with pytest.raises(ValueError, match="timeout must not be negative"):
-        backend.run(awaitable.wait, sock, timeout)
-
-
-def test_a_time_without_end_is_no_time(backend, sock, nowhere):
+@pytest.mark.parametrize(("arguments", "named"), [((1.0,), {}), ((None,), {}), ((), {"timeout": 1.0})])
+def test_a_time_limit_is_the_loops(backend, sock, arguments, named):
     async def main():
-        tasks = []
-        for _ in range(2):
-            tasks.append(backend.start(awaitable.wait, sock, float("inf")))
-            await backend.settle()
-        for task in tasks:
-            sock.sendto(b"x", nowhere)
-            assert len(await task.outcome()) == 1
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        with pytest.raises(TypeError, match=r"wait\(\) takes no timeout: limit the wait with asyncio\.timeout"):
+            await awaitable.wait(sock, *arguments, **named)
 
     backend.run(main)
 

@@ -29,7 +29,7 @@ AUXDATA = {"status": 0x51, "length": 2**32 - 1, "captured": 2**31, "mac_offset":
 TAGGED = {**AUXDATA, "vlan_tci": 0xA00A, "vlan_tpid": 0x8100}
 UNTAGGED = {**dict.fromkeys(AUXDATA, 0), "vlan_tci": None, "vlan_tpid": None}
 HEADER = {"header": bytes([0, 0, 1, 4, 0, 0, 0, 0])}
-TIMES = [{"nanoseconds": 0}, {"nanoseconds": 1_700_000_000_123_456_000}]
+TIMES = [{"timestamp_ns": 0}, {"timestamp_ns": 1_700_000_000_123_456_000}]
 PKTINFO = ("local", "ifindex", "destination")
 INET, INET6 = ("192.0.2.1", 65535), ("2001:db8::1", 53, 0xFFFFF, 3)
 
@@ -80,12 +80,12 @@ SAMPLES = {
     "TClass": [{"dscp": 63, "ecn": cmsg.ECN.CE}, {"dscp": 0, "ecn": cmsg.ECN.NOT_ECT}],
     "TOS": [{"dscp": 63, "ecn": cmsg.ECN.CE}, {"dscp": 0, "ecn": cmsg.ECN.NOT_ECT}],
     "TTL": [{"hops": 0}, {"hops": 255}],
-    "Timestamp": [*TIMES, {"nanoseconds": -1000}],
+    "Timestamp": [*TIMES, {"timestamp_ns": -1000}],
     "TimestampKey": [{"key": 0}, {"key": 2**32 - 1}],
-    "TimestampNs": [*TIMES, {"nanoseconds": -1}],
-    "Timestamping": [dict(zip(("software", "hardware"), times)) for times in ((5, 10**18 + 1), (None, 1), (-1, None))],
+    "TimestampNs": [*TIMES, {"timestamp_ns": -1}],
+    "Timestamping": [dict(zip(("software_ns", "hardware_ns"), times)) for times in ((5, 10**18 + 1), (None, 1), (-1, None))],
     "TimestampingPktInfo": [{"ifindex": 0, "length": 0}, {"ifindex": 3, "length": 1500}],
-    "TxTime": [{"nanoseconds": 0}, {"nanoseconds": 2**64 - 1}],
+    "TxTime": [{"txtime_ns": 0}, {"txtime_ns": 2**64 - 1}],
     "VsockRecvErr": [ERROR, NO_ERROR],
     "WifiStatus": [{"acked": True}, {"acked": False}],
 }

@@ -2,6 +2,7 @@
 """lowsock.cmsg: space and enable: room that is enough, options that are all set or none, and one clear error."""
 
 import array
+import errno
 import os
 import socket
 import ssl
@@ -12,6 +13,7 @@ import pytest
 
 import lowsock
 from lowsock import cmsg, constants
+from lowsock._system.errors import UnsupportedError
 from lowsock.cmsg import _base
 from lowsock.cmsg._base import pair, registered, row_of
 
@@ -77,8 +79,8 @@ def test_space_is_the_sum_of_the_rooms():
 @pytest.mark.parametrize("fds", [0, 1, 2, 3, 253])
 def test_descriptors_take_their_own_room(fds):
     room = lowsock.CMSG_SPACE(fds * INT) if fds else 0
-    assert cmsg.space(fds=fds) == room
-    assert cmsg.space(cmsg.TTL, fds=fds) == lowsock.CMSG_SPACE(INT) + room
+    assert cmsg.space(max_fds=fds) == room
+    assert cmsg.space(cmsg.TTL, max_fds=fds) == lowsock.CMSG_SPACE(INT) + room
 
 
 ROOMS = [({"sizes": (4, 100)}, 100), ({"least": 30}, 30), ({"room": 500}, 500), ({"sizes": (8,), "room": 3}, 8), ({}, 0)]
@@ -92,8 +94,14 @@ def test_a_class_of_ones_own_takes_the_room_that_it_says(own_class, told, room):
 @pytest.mark.parametrize(("fds", "error"), [(-1, ValueError), (254, OverflowError), ("1", TypeError), (None, TypeError)])
 @pytest.mark.parametrize("call", [cmsg.space, lambda **given: cmsg.enable(-1, **given)], ids=["space", "enable"])
 def test_more_descriptors_than_go_are_refused_by_name(call, fds, error):
-    with pytest.raises(error, match="fds "):
-        call(fds=fds)
+    with pytest.raises(error, match="max_fds "):
+        call(max_fds=fds)
+
+
+@pytest.mark.parametrize("call", [cmsg.space, lambda **given: cmsg.enable(-1, **given)], ids=["space", "enable"])
+def test_the_old_name_of_their_number_names_the_new_one(call):
+    with pytest.raises(TypeError, match=r"takes no fds: max_fds=\.\.\."):
+        call(fds=3)
 
 
 NO_CLASSES = [5, None, "TTL", int, cmsg.ControlMessage, cmsg.TTL(hops=1), [cmsg.TTL], cmsg.ECN, tuple]
@@ -124,7 +132,7 @@ def test_times_have_room_for_both_widths_of_a_32_bit_libc(name, times):
 def test_descriptors_that_are_counted_stand_in_for_all_that_go():
     """`Rights` reserves for 253, unless fds says how many."""
     assert cmsg.space(cmsg.Rights) == lowsock.CMSG_SPACE(253 * INT)
-    assert cmsg.space(cmsg.Rights, fds=2) == cmsg.space(fds=2) == lowsock.CMSG_SPACE(2 * INT)
+    assert cmsg.space(cmsg.Rights, max_fds=2) == cmsg.space(max_fds=2) == lowsock.CMSG_SPACE(2 * INT)
 
 
 # ---- enough on the kernel ----
@@ -160,7 +168,7 @@ def test_less_is_not_enough(udp):
 
 @linux
 def test_room_for_descriptors_is_enough_beside_messages(unix_pair, own_class):
-    size = cmsg.enable(unix_pair.b, own_class(sizes=(12,)), fds=3)
+    size = cmsg.enable(unix_pair.b, own_class(sizes=(12,)), max_fds=3)
     set_option(unix_pair.b, "SO_PASSCRED", 1)  # 12 bytes, and before the descriptors
     lowsock.send_fds(unix_pair.a, [b"data"], [0, 1, 2])
     data, ancdata, msg_flags, _ = lowsock.recvmsg(unix_pair.b, 100, size)
@@ -173,7 +181,7 @@ def test_room_for_descriptors_is_enough_beside_messages(unix_pair, own_class):
 @linux
 def test_nothing_to_ask_for_sets_nothing(udp):
     assert cmsg.enable(udp) == 0
-    assert cmsg.enable(udp, fds=5) == lowsock.CMSG_SPACE(5 * INT)
+    assert cmsg.enable(udp, max_fds=5) == lowsock.CMSG_SPACE(5 * INT)
 
 
 @linux
@@ -185,6 +193,31 @@ def test_asking_twice_is_asking_once(udp):
 @linux
 def test_a_class_of_ones_own_counts_and_sets_nothing(udp, own_class):
     assert cmsg.enable(udp, own_class(sizes=(100,)), cmsg.TTL) == lowsock.CMSG_SPACE(100) + lowsock.CMSG_SPACE(INT)
+
+
+OPTIONS = [((socket.IPPROTO_IP, socket.IP_TTL, 77), 77), ((socket.SOL_SOCKET, socket.SO_BROADCAST), 1)]
+
+
+@linux
+@pytest.mark.parametrize(("asked", "value"), OPTIONS)
+def test_the_option_of_a_class_of_ones_own_is_set(udp, own_class, asked, value):
+    assert cmsg.enable(udp, own_class(sizes=(100,), option=asked)) == lowsock.CMSG_SPACE(100)
+    assert udp.getsockopt(*asked[:2]) == value
+
+
+@linux
+def test_the_option_of_a_class_of_ones_own_is_taken_back_with_the_others(udp, own_class):
+    before = udp.getsockopt(socket.IPPROTO_IP, socket.IP_TTL)
+    with pytest.raises(ValueError, match="only sent"):
+        cmsg.enable(udp, own_class(option=(socket.IPPROTO_IP, socket.IP_TTL, 77)), cmsg.Segment)
+    assert udp.getsockopt(socket.IPPROTO_IP, socket.IP_TTL) == before
+
+
+@linux
+def test_the_option_of_a_class_of_ones_own_that_the_kernel_lacks_is_told(udp, own_class):
+    with pytest.raises(UnsupportedError, match=r"Mine: this kernel has no option \(1, 9999, 1\) for this socket") as raised:
+        cmsg.enable(udp, own_class(option=(socket.SOL_SOCKET, 9999)))
+    assert raised.value.errno == errno.ENOPROTOOPT
 
 
 # ---- questions ----
@@ -243,9 +276,11 @@ def test_a_question_to_another_family_is_refused(unix_pair):
 @pytest.mark.parametrize("cls", [cmsg.Gro, cmsg.Inq, cmsg.Auxdata, cmsg.NetlinkPktInfo], ids=lambda cls: cls.__name__)
 def test_what_this_kind_of_socket_lacks_is_one_error_with_the_options_name(unix_pair, cls):
     name = row_of(cls).option
-    with pytest.raises(NotImplementedError, match=f"{cls.__name__}.* no {name} ") as raised:
+    with pytest.raises(UnsupportedError, match=f"{cls.__name__}.* no {name} ") as raised:
         cmsg.enable(unix_pair.a, cls)
     assert row_of(cls).since in str(raised.value)
+    assert raised.value.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
+    assert isinstance(raised.value, NotImplementedError)
 
 
 @linux

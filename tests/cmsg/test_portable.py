@@ -259,13 +259,13 @@ class Clock(ReceiveTime):
     """A time of our own."""
 
     @property
-    def nanoseconds(self):
+    def timestamp_ns(self):
         return self.data[0] or None
 
 
 def test_the_first_time_that_is_told_counts():
     times = [foreign(Clock, bytes([value])) for value in (0, 7, 9)]
-    assert arrival(times).nanoseconds == 7
+    assert arrival(times).timestamp_ns == 7
 
 
 @pytest.mark.parametrize("ancdata", [None, [1], [(1, 2)], [(1, 2, "text")]])
@@ -275,7 +275,7 @@ def test_what_is_no_ancillary_data_is_a_type_error(ancdata):
 
 
 def test_a_question_by_itself_tells_nothing():
-    for question, attributes in ((LocalAddress, "local ifindex destination"), (ReceiveTime, "nanoseconds")):
+    for question, attributes in ((LocalAddress, "local ifindex destination"), (ReceiveTime, "timestamp_ns")):
         assert [getattr(foreign(question, b""), name) for name in attributes.split()] == [None] * len(attributes.split())
     assert foreign(OriginalDestination, b"").address is None
 

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
 """lowsock.cmsg.register, and what the library's own classes are registered with. No socket needed."""
 
+import errno
 import threading
 
 import pytest
 
-from lowsock import cmsg, constants
+from lowsock import cmsg, constants, errqueue
+from lowsock._system.errors import UnsupportedError
 from lowsock.cmsg import _base
 from lowsock.cmsg._base import registered, row_of
+from lowsock.errqueue._events import to_event
 
 OWN_LEVEL = 0x10C50C  # no kernel has it
 
@@ -116,11 +119,58 @@ def test_a_class_that_is_refused_takes_no_place(own_level):
     assert type(cmsg.decode([(own_level, 1, bytes(8))])[0]) is last
 
 
-def test_a_message_of_the_kernels_cannot_be_taken_over():
+# ---- beside lowsock's own classes ----
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """What is registered meanwhile is gone after the test."""
+    monkeypatch.setattr(_base, "_REGISTRY", {level: dict(kinds) for level, kinds in _base._REGISTRY.items()})
+
+
+@pytest.mark.parametrize("told", [{"sizes": (4,)}, {"sizes": (8, 4)}, {}, {"least": 2}], ids=str)
+@pytest.mark.usefixtures("own_registry")
+def test_a_users_class_wins_over_one_of_ours(told):
+    """So that a program goes on as it was where a later lowsock has a class of its own."""
     level, kind, data = cmsg.TTL(hops=1)
-    with pytest.raises(ValueError, match="TTL is registered"):
-        cmsg.register(level, kind, sizes=(len(data),))(new_class())
-    assert type(cmsg.decode([(level, kind, data)])[0]) is cmsg.TTL
+    cls = register_new(level, kind, **told)
+    for given in (data, bytearray(data)):
+        assert type(cmsg.decode([(level, kind, given)])[0]) is cls
+    assert type(cmsg.decode([(level, kind, data[:1])])[0]) is (cls if told == {} else cmsg.TTL)
+    assert type(cmsg.decode([cmsg.TTL(hops=3)])[0]) is cls
+    with pytest.raises(ValueError, match="Mine is registered"):
+        register_new(level, kind, "Late", **told)
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_size_that_a_users_class_does_not_take_stays_ours():
+    level, kind, data = cmsg.TTL(hops=1)
+    cls = register_new(level, kind, sizes=(9,))
+    assert [type(message) for message in cmsg.decode([(level, kind, bytes(9)), (level, kind, data)])] == [cls, cmsg.TTL]
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_users_class_takes_the_place_of_one_of_any_size():
+    level, kind, data = cmsg.Rights(fds=[0, 1])
+    cls = register_new(level, kind)
+    assert type(cmsg.decode([(level, kind, data)])[0]) is cls
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_class_derived_from_ours_answers_its_questions():
+    level, kind, data = cmsg.TTL(hops=7)
+    cls = cmsg.register(level, kind, sizes=(4,))(type("Mine", (cmsg.TTL,), {"__slots__": ()}))
+    assert type(cmsg.find([(level, kind, data)], cmsg.HopCount)) is cls
+    assert cmsg.arrival([(level, kind, data)]).hops == 7
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_the_error_queue_knows_its_events_whatever_is_registered():
+    """Else no completion would ever free the memory of a zero-copy sender."""
+    cls = register_new(*cmsg.RecvErr(errno=1, origin=1)[:2])
+    sent = cmsg.RecvErr(errno=111, origin=cmsg.Origin.ICMP)
+    event = to_event((b"x", [tuple(sent)], 0, None))
+    assert (type(event), event.errno, type(event.ancdata[0])) == (errqueue.IcmpError, 111, cls)
 
 
 @pytest.mark.parametrize("cls", [cmsg.TTL, cmsg.ControlMessage])
@@ -153,6 +203,11 @@ BAD_REGISTER = [
     ((1, 1), {"room": -1}, ValueError, "room must not be negative"),
     ((1, 1), {"room": 1.0}, TypeError, "room must be an int"),
     ((1, 1), {"sizes": (4,), "least": 2}, ValueError, "least is for payloads of any size"),
+    ((1, 1), {"option": 4}, TypeError, "option must be an iterable of ints, not int"),
+    ((1, 1), {"option": (1,)}, ValueError, r"option must be \(level, name\) or \(level, name, value\), not 1 items"),
+    ((1, 1), {"option": (1, 2, 3, 4)}, ValueError, "option must be"),
+    ((1, 1), {"option": (1, None)}, TypeError, "option must be an int"),
+    ((1, 1), {"option": (1, 2**31)}, OverflowError, "option is out of range"),
 ]
 
 
@@ -199,8 +254,9 @@ def test_a_class_that_is_shown_is_one_that_the_platform_has(name):
 def test_a_class_that_the_platform_lacks_says_so(monkeypatch):
     monkeypatch.delitem(_base.CONSTANTS, "IP_TTL")
     cls = registered("IP_TTL", sizes=(4,))(new_class())
-    with pytest.raises(NotImplementedError, match="this platform has no IP_TTL"):
+    with pytest.raises(UnsupportedError, match="this platform has no IP_TTL") as caught:
         cls.from_data(bytes(4))
+    assert (caught.value.errno, isinstance(caught.value, NotImplementedError)) == (errno.EOPNOTSUPP, True)
 
 
 def test_two_names_of_one_number_are_one(monkeypatch):

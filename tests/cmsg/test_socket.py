@@ -31,15 +31,15 @@ BAD = [
     ("Drops", "dropped", [(-1, ValueError), (2**32, OverflowError), (1.0, TypeError)]),
     ("Mark", "mark", [(-1, ValueError), (2**32, OverflowError), ("1", TypeError)]),
     ("Priority", "priority", [(-1, ValueError), (2**32, OverflowError), (None, TypeError)]),
-    ("TimestampNs", "nanoseconds", [(2**63 * 10**9, OverflowError), (1.5, TypeError), (None, TypeError)]),
-    ("Timestamp", "nanoseconds", [(2**63 * 10**9, OverflowError), (-(2**63) * 10**9 - 1, OverflowError), ("", TypeError)]),
-    ("Timestamping", "software", [(2**63 * 10**9, OverflowError), (0.5, TypeError)]),
-    ("Timestamping", "hardware", [(2**63 * 10**9, OverflowError), ("1", TypeError)]),
+    ("TimestampNs", "timestamp_ns", [(2**63 * 10**9, OverflowError), (1.5, TypeError), (None, TypeError)]),
+    ("Timestamp", "timestamp_ns", [(2**63 * 10**9, OverflowError), (-(2**63) * 10**9 - 1, OverflowError), ("", TypeError)]),
+    ("Timestamping", "software_ns", [(2**63 * 10**9, OverflowError), (0.5, TypeError)]),
+    ("Timestamping", "hardware_ns", [(2**63 * 10**9, OverflowError), ("1", TypeError)]),
     ("TimestampingPktInfo", "ifindex", [(-1, ValueError), (2**32, OverflowError), ("lo", TypeError)]),
     ("TimestampingPktInfo", "length", [(-1, ValueError), (2**32, OverflowError)]),
     ("RequestTimestamps", "flags", [(-1, ValueError), (2**32, OverflowError), ("TX_ACK", TypeError)]),
     ("TimestampKey", "key", [(-1, ValueError), (2**32, OverflowError), (None, TypeError)]),
-    ("TxTime", "nanoseconds", [(-1, ValueError), (2**64, OverflowError), (1.0, TypeError)]),
+    ("TxTime", "txtime_ns", [(-1, ValueError), (2**64, OverflowError), (1.0, TypeError)]),
 ]
 
 
@@ -80,7 +80,7 @@ def test_decode_takes_what_the_socket_modules_recvmsg_into_returned():
         room = enable(b, TimestampNs)
         a.send(b"x")
         (message,) = decode(b.recvmsg_into([bytearray(10)], room)[1])
-    assert (type(message), message.nanoseconds > 0) == (TimestampNs, True)
+    assert (type(message), message.timestamp_ns > 0) == (TimestampNs, True)
 
 
 # ---- descriptors ----

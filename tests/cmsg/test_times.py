@@ -23,6 +23,7 @@ from lowsock.cmsg._times import (
     TimestampingFlags,
     TimestampingPktInfo,
     TimestampNs,
+    TxTime,
     reader,
     sizes,
 )
@@ -58,7 +59,7 @@ def stamped(pair, room, cls=ReceiveTime):
 def test_a_datagram_comes_with_its_time(udp_pair, cls):
     (message,), sent, read = stamped(udp_pair, enable(udp_pair.b, cls))
     assert type(message) is cls
-    assert sent - 1000 < message.nanoseconds <= read
+    assert sent - 1000 < message.timestamp_ns <= read
 
 
 @linux
@@ -72,14 +73,14 @@ def test_a_local_message_comes_with_its_time(cls, kind):
         a.send(b"x")
         (message,) = decode(lowsock.recvmsg(b, 10, room)[1])
     assert type(message) is cls
-    assert sent - 1000 < message.nanoseconds <= time.time_ns()
+    assert sent - 1000 < message.timestamp_ns <= time.time_ns()
 
 
 @linux
 def test_microseconds_are_shown_as_nanoseconds(udp_pair):
     (message,), _, _ = stamped(udp_pair, enable(udp_pair.b, Timestamp))
     seconds, microseconds = LAYOUTS["timeval"].unpack(message.data)
-    assert message.nanoseconds == seconds * SECOND + microseconds * 1000
+    assert message.timestamp_ns == seconds * SECOND + microseconds * 1000
 
 
 @linux
@@ -93,8 +94,8 @@ def test_of_two_options_the_last_counts(udp_pair):
 def test_the_software_time_is_the_same_in_both_messages(udp_pair):
     messages, _, _ = stamped(udp_pair, enable(udp_pair.b, TimestampNs, Timestamping), Timestamping)
     plain, more = messages
-    assert (type(plain), type(more), plain.nanoseconds) == (TimestampNs, Timestamping, more.nanoseconds)
-    assert (more.software, more.hardware) == (more.nanoseconds, None)
+    assert (type(plain), type(more), plain.timestamp_ns) == (TimestampNs, Timestamping, more.timestamp_ns)
+    assert (more.software_ns, more.hardware_ns) == (more.timestamp_ns, None)
 
 
 @linux
@@ -113,14 +114,14 @@ def test_the_64_bit_form_has_a_number_of_its_own_and_is_the_same_class(udp_pair,
         pytest.skip(f"the kernel has no {option}: {error}")
     (message,), sent, read = stamped(udp_pair, space(cls))
     assert (type(message), message.type) == (cls, getattr(constants, option))
-    assert sent - 1000 < message.nanoseconds <= read
+    assert sent - 1000 < message.timestamp_ns <= read
 
 
 @linux
 def test_the_portable_question_is_answered_by_each(udp_pair):
     for cls in RECEIVED:
         messages, sent, read = stamped(udp_pair, enable(udp_pair.b, cls))
-        assert sent - 1000 < arrival(messages).nanoseconds <= read
+        assert sent - 1000 < arrival(messages).timestamp_ns <= read
 
 
 @linux
@@ -191,27 +192,27 @@ def test_every_number_of_a_time_is_known(cls, name, suffix):
 
 @pytest.mark.parametrize("nanoseconds", [0, 1, -1, SECOND - 1, SECOND, -SECOND, 2**62, -(2**62), 2**80, -(2**80)])
 def test_any_time_is_kept_to_the_nanosecond(nanoseconds):
-    assert TimestampNs(nanoseconds=nanoseconds).nanoseconds == nanoseconds
+    assert TimestampNs(timestamp_ns=nanoseconds).timestamp_ns == nanoseconds
 
 
 @pytest.mark.parametrize(("given", "kept"), [(1_234_567, 1_234_000), (999, 0), (-1, -1000), (-1000, -1000)])
 def test_what_is_finer_than_a_microsecond_is_cut_off(given, kept):
-    assert Timestamp(nanoseconds=given).nanoseconds == kept
+    assert Timestamp(timestamp_ns=given).timestamp_ns == kept
 
 
 @linux
 @pytest.mark.parametrize(("software", "hardware"), [(None, None), (5, None), (None, 7), (5, 7), (-1, 2**62)])
 def test_zero_is_no_time(software, hardware):
-    message = Timestamping(software=software, hardware=hardware)
-    assert (message.software, message.hardware, message.nanoseconds) == (software, hardware, software)
-    assert message == Timestamping(software=software or 0, hardware=hardware or 0)
+    message = Timestamping(software_ns=software, hardware_ns=hardware)
+    assert (message.software_ns, message.hardware_ns, message.timestamp_ns) == (software, hardware, software)
+    assert message == Timestamping(software_ns=software or 0, hardware_ns=hardware or 0)
 
 
 @linux
 def test_what_stands_between_software_and_hardware_is_left_alone():
     times = [struct.pack("=qq", second, 0) for second in (1, 2, 3)]
     message = Timestamping.from_data(b"".join(times))
-    assert (message.software, message.hardware) == (SECOND, 3 * SECOND)
+    assert (message.software_ns, message.hardware_ns) == (SECOND, 3 * SECOND)
 
 
 @linux
@@ -221,6 +222,23 @@ def test_a_time_by_hardware_comes_beside_the_frame_that_had_it():
     (message,) = decode([(SOL_SOCKET, constants.SCM_TIMESTAMPING_PKTINFO, payload)])
     assert message == TimestampingPktInfo(ifindex=3, length=1514)
     assert (type(message), message.ifindex, message.length) == (TimestampingPktInfo, 3, 1514)
+
+
+@linux
+@pytest.mark.parametrize(
+    ("cls", "old", "new"),
+    [
+        (TimestampNs, "nanoseconds", "timestamp_ns"),
+        (Timestamp, "nanoseconds", "timestamp_ns"),
+        (Timestamping, "software", "software_ns"),
+        (Timestamping, "hardware", "hardware_ns"),
+        (TxTime, "nanoseconds", "txtime_ns"),
+    ],
+)
+def test_the_old_name_of_a_time_names_the_new_one(cls, old, new):
+    with pytest.raises(TypeError, match=rf"{cls.__name__}\(\) takes no {old}: {new}=\.\.\."):
+        cls(**{old: 1})
+    assert not hasattr(cls(**{new: 1}), old)
 
 
 # ---- the flags of SO_TIMESTAMPING ----

@@ -20,6 +20,7 @@ from lowsock._command import probes_error as _probes_error
 from lowsock._command import probes_ip as _probes_ip
 from lowsock._command import probes_unix as _probes_unix
 from lowsock._command import probing as _probing
+from lowsock._system.errors import UnsupportedError
 
 LINUX = sys.platform.startswith("linux")
 linux = pytest.mark.skipif(not LINUX, reason="the features are Linux's")
@@ -206,7 +207,7 @@ REASONS = {
         AttributeError("this platform has no SO_X"),
         "this platform has no SO_X; needs a key",
     ),
-    "an option that the kernel lacks": (NotImplementedError("X: no SO_X"), "X: no SO_X; needs a key"),
+    "an option that the kernel lacks": (UnsupportedError(errno.ENOPROTOOPT, "X: no SO_X"), "X: no SO_X; needs a key"),
     "a timeout": (socket.timeout("timed out"), f"nothing came within {_loopback.TIMEOUT} s; needs a key"),
     "something else than was sent": (_loopback.Missing("sent 1, received 2"), "sent 1, received 2; needs a key"),
     "what the interpreter lacks": (_loopback.Unsupported("no AF_X"), "no AF_X"),

@@ -83,7 +83,7 @@ def test_the_address_may_be_missing(address):
 @pytest.mark.parametrize("stage", Stage)
 def test_a_transmit_timestamp(stage):
     message = RecvErr(errno=errno.ENOMSG, origin=Origin.TIMESTAMPING, info=stage, value=2**32 - 1)
-    times = Timestamping(software=1_700_000_000_123_456_789)
+    times = Timestamping(software_ns=1_700_000_000_123_456_789)
     event = of(message, times, address=None)
     assert event == TransmitTimestamp(
         2**32 - 1, stage, 1_700_000_000_123_456_789, None, None, None, b"data", [times, message], ERRQUEUE
@@ -97,12 +97,12 @@ def test_stages_are_the_kernels():
 
 @pytest.mark.parametrize("cls", [RecvErr, RecvErr6, PacketTxTimestamp])
 def test_a_hardware_timestamp_of_any_kind_of_socket(cls):
-    event = of(cls(origin=Origin.TIMESTAMPING, value=7), Timestamping(hardware=12))
-    assert (event.key, event.stage, event.software, event.hardware) == (7, Stage.SENT, None, 12)
+    event = of(cls(origin=Origin.TIMESTAMPING, value=7), Timestamping(hardware_ns=12))
+    assert (event.key, event.stage, event.software_ns, event.hardware_ns) == (7, Stage.SENT, None, 12)
 
 
 def test_interface_and_length_of_the_packet_are_told_with_its_timestamp():
-    event = of(RecvErr(origin=Origin.TIMESTAMPING), Timestamping(hardware=1), TimestampingPktInfo(ifindex=3, length=98))
+    event = of(RecvErr(origin=Origin.TIMESTAMPING), Timestamping(hardware_ns=1), TimestampingPktInfo(ifindex=3, length=98))
     assert (event.ifindex, event.length) == (3, 98)
 
 
@@ -178,3 +178,18 @@ def test_truncation_is_told(origin):
 def test_events_cannot_be_changed():
     with pytest.raises(AttributeError):
         of(RecvErr(origin=Origin.ICMP)).errno = 0
+
+
+@pytest.mark.parametrize(
+    ("cls", "old", "new"),
+    [
+        (TransmitTimestamp, "software", "software_ns"),
+        (TransmitTimestamp, "hardware", "hardware_ns"),
+        (TxTimeMissed, "nanoseconds", "txtime_ns"),
+    ],
+)
+def test_a_time_has_its_new_name_alone(cls, old, new):
+    event = cls._make(range(len(cls._fields)))
+    assert getattr(event, new) == cls._fields.index(new)
+    with pytest.raises(AttributeError, match=old):
+        getattr(event, old)

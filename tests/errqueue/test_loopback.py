@@ -205,9 +205,9 @@ def test_datagrams_are_stamped_with_their_keys(udp_pair):
     order = [(0, Stage.SCHEDULED), (0, Stage.SENT), (1, Stage.SCHEDULED), (1, Stage.SENT)]
     assert [(event.key, event.stage) for event in events] == order
     assert [event.data.endswith(data) for event, data in zip(events, [b"first"] * 2 + [b"second"] * 2)] == [True] * 4
-    times = [event.software for event in events]
+    times = [event.software_ns for event in events]
     assert begin <= times[0] <= times[1] <= times[2] <= times[3] <= time.time_ns()
-    assert {event.hardware for event in events} == {None}
+    assert {event.hardware_ns for event in events} == {None}
     assert polled(udp_pair.a) == []
 
 
@@ -215,7 +215,7 @@ def test_without_the_data_if_only_the_time_is_wanted(udp_pair):
     udp_pair.a.setsockopt(socket.SOL_SOCKET, constants.SO_TIMESTAMPING, flags("OPT_ID", "OPT_TSONLY", "TX_SOFTWARE"))
     udp_pair.a.send(b"data")
     (event,) = until(udp_pair.a, 1)
-    assert (event.key, event.stage, event.data, event.software is None) == (0, Stage.SENT, b"", False)
+    assert (event.key, event.stage, event.data, event.software_ns is None) == (0, Stage.SENT, b"", False)
 
 
 def test_the_interface_is_told_if_asked(udp_pair):
@@ -241,7 +241,7 @@ def test_a_stream_is_stamped_at_all_its_stages(tcp_pair, keys):
         tcp_pair.b.recv(100)
         events = until(tcp_pair.a, 3)
         assert sorted((event.stage, event.key) for event in events) == sorted((stage, key) for stage in stages)
-        joined = {event.stage: event.software for event in events}
+        joined = {event.stage: event.software_ns for event in events}
         assert joined[Stage.SCHEDULED] <= joined[Stage.SENT] <= joined[Stage.ACKNOWLEDGED]
 
 

@@ -144,16 +144,33 @@ def test_an_empty_message_is_not_counted(pair, drain):
         assert sender.wait(5)
 
 
+SEGMENTS = [(constants.SOL_UDP, constants.UDP_SEGMENT, b"\4\0")]
+
+
+def test_an_address_by_position_is_told_to_be_one_by_keyword(udp_pair):
+    with ZeroCopySender(udp_pair.a) as sender:
+        with pytest.raises(TypeError, match=r"send\(\) takes these by keyword only: address=\.\.\., flags="):
+            sender.send(b"x", udp_pair.b.getsockname())
+        assert sender.next_key == 0
+
+
+def test_drain_waits_and_the_sender_goes_on(udp_pair):
+    with ZeroCopySender(udp_pair.a) as sender:
+        for _ in range(3):
+            sender.send(b"x" * 1000)
+            assert (sender.drain(5), sender.pending) == (True, 0)
+
+
 def test_address_flags_and_control_messages_are_honoured(udp_pair):
     with socket.socket(udp_pair.family, socket.SOCK_DGRAM) as sock, ZeroCopySender(sock) as sender:
-        sent = sender.send(b"0123456789", udp_pair.b.getsockname(), 0, [(constants.SOL_UDP, constants.UDP_SEGMENT, b"\4\0")])
+        sent = sender.send(b"0123456789", address=udp_pair.b.getsockname(), ancdata=SEGMENTS)
         assert sent == 10
         udp_pair.b.connect(("127.0.0.1", 1) if udp_pair.family == socket.AF_INET else ("::1", 1))
     with socket.socket(udp_pair.family, socket.SOCK_DGRAM) as to, socket.socket(udp_pair.family, socket.SOCK_DGRAM) as sock:
         to.bind((udp_pair.a.getsockname()[0], 0))
         to.settimeout(5)
         with ZeroCopySender(sock) as sender:
-            sender.send(b"0123456789", to.getsockname(), 0, [(constants.SOL_UDP, constants.UDP_SEGMENT, b"\4\0")])
+            sender.send(b"0123456789", address=to.getsockname(), flags=0, ancdata=SEGMENTS)
             assert [to.recv(100) for _ in range(3)] == [b"0123", b"4567", b"89"]
 
 

@@ -71,7 +71,7 @@ CALLS = {
     "send": lambda world: world.sender.send(b"three"),
     "send, refused": lambda world: world.sender.send(bytes(70_000)),
     "send, counted and refused": lambda world: world.sender.send(
-        bytes(4096), None, 0, [(constants.SOL_UDP, constants.UDP_SEGMENT, b"\1\0")]
+        bytes(4096), ancdata=[(constants.SOL_UDP, constants.UDP_SEGMENT, b"\1\0")]
     ),
     "read": lambda world: world.sender.read(),
     "errqueue.read": lambda world: errqueue.read(world.a),
@@ -79,6 +79,7 @@ CALLS = {
     "wait": lambda world: world.sender.wait(1),
     "is_free": lambda world: world.sender.is_free(world.memory),
     "buffer": lambda world: world.sender.send(world.sender.buffer(3)),
+    "drain": lambda world: world.sender.drain(1),
     "close": lambda world: world.sender.close(1),
     "with": left,
     "a new one": lambda world: ZeroCopySender(world.other),

@@ -254,7 +254,8 @@ def test_a_lock_within_itself_is_held_until_the_outer_end():
     assert not lock._is_owned()
 
 
-def test_what_a_handler_raises_comes_out_of_close(ends):
+@pytest.mark.parametrize("leave", [lambda sender: sender.close(10), lambda sender: left(sender)], ids=["close", "with"])
+def test_what_a_handler_raises_comes_out_of_close_which_has_closed(ends, leave):
     """`TimeoutError` is an `OSError`, and is not taken for one that says that the socket is gone."""
 
     def late(*_):
@@ -266,11 +267,25 @@ def test_what_a_handler_raises_comes_out_of_close(ends):
     try:
         fill(sender)
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(TimeoutError, match="the handler's"):
-            sender.close(10)
-        assert sender.pending > 0
-        b.close()
-        sender.close(10)
+        with pytest.warns(ResourceWarning, match="are kept for good"), pytest.raises(TimeoutError, match="the handler's"):
+            leave(sender)
+        with pytest.raises(ValueError, match="this sender is closed"):
+            sender.send(b"x")
+        with ZeroCopySender(a) as following:
+            assert following.next_key == sender.next_key
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert sender.pending == 0
+
+
+def left(sender):
+    with sender:
+        pass
+
+
+def test_a_drain_whose_time_is_up_says_so(ends, drain):
+    a, b = ends
+    with ZeroCopySender(a) as sender:
+        fill(sender)
+        assert not sender.drain(0.01)
+        drain_until_complete(sender, b, drain)
+        assert sender.drain(0)

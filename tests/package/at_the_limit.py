@@ -28,7 +28,7 @@ for module in public(lowsock):
     for name in module.__all__:
         getattr(module, name)
 
-from lowsock import aio, cmsg, constants, errqueue, peer, udp  # noqa: E402
+from lowsock import aio, cmsg, constants, errqueue, peer, udp, unix  # noqa: E402
 
 asked = []
 
@@ -43,11 +43,11 @@ class Watch:
 def attempt(call, *arguments, **more):
     try:
         return call(*arguments, **more)
+    except (TypeError, ValueError, LookupError, OverflowError, BufferError, AttributeError, NotImplementedError):
+        pass
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.EAGAIN, errno.EBADF, errno.ECONNREFUSED, errno.ENOPROTOOPT, None):
             raise
-    except (TypeError, ValueError, LookupError, OverflowError, BufferError, AttributeError, NotImplementedError):
-        pass
     return None
 
 
@@ -128,6 +128,18 @@ def peers(a):
         attempt(question, a)
 
 
+def streams(a, b):
+    attempt(cmsg.space, fds=1)
+    attempt(unix.connect, "/nowhere", timeout=0.01)
+    with unix.UnixStream(a) as ours, unix.UnixStream(b) as theirs:
+        ours.send_message(b"message", [0])
+        message = attempt(theirs.receive_message)  # no descriptor is left for the copy
+        if message is not None:
+            message.fds.close()
+        ours.send_eof()
+        attempt(theirs.receive_exactly, 3), attempt(theirs.take_fds)
+
+
 def endpoints(a, b):
     sender, receiver = udp.Endpoint(a), udp.Endpoint(b, timestamps=True, errors=True)
     sender.send(bytes(5_000), segment_size=1000)
@@ -146,13 +158,13 @@ async def awaitable(a, b, one, two, sock):
     await task
     await aio.sendmmsg(a, [([b"x"],)])
     await aio.recvmmsg(b, 1, 10)
-    await aio.errqueue.wait(a, timeout=0.01)
+    await aio.errqueue.read(a)
     with aio.UnixStream(one) as ours, aio.UnixStream(two) as theirs:
         await ours.send_message(b"message", [0])
         try:
             message = await theirs.receive_message()
             message.fds.close()
-        except (OSError, aio.BrokenStream):  # no descriptor is left for the copy
+        except (OSError, aio.BrokenStreamError):  # no descriptor is left for the copy
             pass
     transport, _ = await aio.create_datagram_endpoint(asyncio.DatagramProtocol, sock=sock)
     transport.sendto(b"x", sock.getsockname())
@@ -171,6 +183,7 @@ def main():
     k, l = pair()  # noqa: E741
     lone = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     lone.bind(("127.0.0.1", 0))
+    m, n = pair()
     slow, other = pair()
     slow.settimeout(0.01)
     for sock in (i, j, k, l, lone):
@@ -192,6 +205,7 @@ def main():
     typed(e, f)
     peers(a)
     endpoints(g, h)
+    streams(m, n)
     loop.run_until_complete(awaitable(i, j, k, l, lone))
     loop.close()
 

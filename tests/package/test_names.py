@@ -28,7 +28,7 @@ def submodules(module):
 
 
 def test_all_public_modules_are_known():
-    inner = {f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "typing", "udp")}
+    inner = {f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "typing", "udp", "unix")}
     assert {"lowsock", "lowsock.aio.errqueue", "lowsock.aio.udp", *inner} == set(MODULES)
 
 
@@ -144,9 +144,8 @@ def test_the_package_alone_brings_in_little():
         "importlib",
     }
     assert modules & costly - site == set()
-    later = [
-        f"lowsock.{name}" for name in ("aio", "cmsg", "constants", "errqueue", "peer", "typing", "udp", "_batch", "_command")
-    ]
+    public = ("aio", "cmsg", "constants", "errqueue", "peer", "typing", "udp", "unix")
+    later = [f"lowsock.{name}" for name in (*public, "_batch", "_command")]
     assert modules & set(later) == set()
     assert "lowsock._message.sending" in modules
 

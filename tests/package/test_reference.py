@@ -7,7 +7,7 @@ import re
 import pytest
 from places import DOCS
 
-from lowsock import OwnedFds, aio, cmsg, errqueue, peer, udp
+from lowsock import OwnedFds, aio, cmsg, errqueue, peer, udp, unix
 from lowsock.cmsg import ControlMessage
 from lowsock.cmsg._base import NO_OPTION, row_of
 
@@ -68,7 +68,9 @@ def test_every_awaitable_name_is_on_its_page(name):
     assert re.search(rf"`{name}\b", AIO), name
 
 
-@pytest.mark.parametrize("name", ["close", "create_datagram_endpoint", "recv_batch", "send_batch"])
+@pytest.mark.parametrize(
+    "name", ["close", "connect_unix", "create_datagram_endpoint", "recv_batch", "send_batch", "serve_unix"]
+)
 def test_a_heading_has_the_signature_of_what_only_aio_has(name):
     bare = inspect.signature(getattr(aio, name))
     parameters = [p.replace(annotation=p.empty) for p in bare.parameters.values()]
@@ -86,16 +88,24 @@ def test_every_name_of_udp_is_in_the_reference(name):
     assert re.search(rf"`{name}\b", MAIN), name
 
 
+@pytest.mark.parametrize("name", unix.__all__)
+def test_every_name_of_unix_is_in_the_reference(name):
+    assert re.search(rf"`(?:unix\.)?{name}\b", MAIN), name
+
+
 @pytest.mark.parametrize("name", peer.__all__)
 def test_every_name_of_peer_is_in_the_reference(name):
     assert re.search(rf"`{name}\b", MAIN), name
 
 
 def members(cls):
-    return [name for name in vars(cls) if not name.startswith("_")]
+    own = [base for base in cls.__mro__ if base.__module__.startswith("lowsock")]
+    return sorted({name for base in own for name in vars(base) if not name.startswith("_")})
 
 
-@pytest.mark.parametrize("cls", [OwnedFds, errqueue.ZeroCopySender, udp.Endpoint], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls", [OwnedFds, errqueue.ZeroCopySender, udp.Endpoint, unix.UnixStream], ids=lambda cls: cls.__name__
+)
 def test_every_method_is_in_the_reference(cls):
     assert [name for name in members(cls) if not re.search(rf"`(?:{cls.__name__}\.)?{name}\b", MAIN)] == []
 
@@ -111,8 +121,7 @@ EVENTS = [
 def test_an_events_fields_are_in_its_row(cls):
     (row,) = re.findall(rf"^\| `{cls.__name__}` \| (.*) \|$", MAIN, re.MULTILINE)
     named = re.findall(r"`(\w+)`", row)
-    assert [field for field in cls._fields[:-2] if field not in named] == []
-    assert cls._fields[-2:] == ("ancdata", "msg_flags")
+    assert [field for field in cls._fields if field not in (*named, "ancdata", "msg_flags")] == []
 
 
 @pytest.mark.parametrize(
@@ -125,6 +134,7 @@ def test_an_events_fields_are_in_its_row(cls):
         cmsg.find,
         errqueue.read,
         errqueue.wait,
+        unix.connect,
         *map(peer.__dict__.get, ["credentials", "groups", "pidfd", "security"]),
     ],
     ids=lambda f: f.__qualname__,

@@ -10,7 +10,7 @@ import sys
 import pytest
 from places import ROOT, TESTS
 
-from lowsock import aio, cmsg, errqueue, peer, typing, udp
+from lowsock import aio, cmsg, errqueue, peer, typing, udp, unix
 from lowsock.aio import errqueue as aio_errqueue
 from lowsock.aio import udp as aio_udp
 
@@ -79,7 +79,7 @@ def test_no_other_line_is_named(said):
 
 
 MODULES = {"": __import__("lowsock"), "aio.": aio, "aio.errqueue.": aio_errqueue, "aio.udp.": aio_udp}
-MODULES.update({"cmsg.": cmsg, "errqueue.": errqueue, "peer.": peer, "typing.": typing, "udp.": udp})
+MODULES.update({"cmsg.": cmsg, "errqueue.": errqueue, "peer.": peer, "typing.": typing, "udp.": udp, "unix.": unix})
 
 
 @pytest.mark.parametrize("name", [prefix + name for prefix, module in MODULES.items() for name in module.__all__])

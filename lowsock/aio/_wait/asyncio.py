@@ -33,8 +33,8 @@ class LoopQueue(Queue):
     def __init__(self, loop: Any, fd: int, direction: int) -> None:
         super().__init__(loop, fd, direction, not isinstance(loop, sys.modules["asyncio"].SelectorEventLoop))
 
-    async def wait(self, waiter: Waiter, seconds: float | None) -> None:
-        fd, seconds = self.arm(waiter, seconds)
+    async def wait(self, waiter: Waiter) -> None:
+        fd, seconds = self.arm(waiter)
         loop = self.loop
         waiter.wakeup = wakeup = loop.create_future()
         timer = None

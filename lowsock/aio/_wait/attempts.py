@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-import time
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from lowsock._system.arguments import ZERO, checked_int, iterated
@@ -26,7 +25,6 @@ T = TypeVar("T")
 _Socket = socket.socket
 _queues_at = QUEUES.get
 MODULES = sys.modules
-_LONGEST_WAIT = 86400.0  # seconds: uvloop takes no infinity
 
 
 def checked_flags(flags: int) -> int:
@@ -64,9 +62,8 @@ def snapshot(name: str, of: str, value: Iterable[Any]) -> Any:
     return value if isinstance(value, tuple) else list(iterated(name, of, value))
 
 
-async def attempt(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
-    """Makes a call, which does not block, until it does not raise `BlockingIOError`; returns what it returns. After
-    ``deadline`` (of time.monotonic) the last attempt is made.
+async def attempt(sock: Socket, direction: int, call: Callable[[], T]) -> T:
+    """Makes a call, which does not block, until it does not raise `BlockingIOError`; returns what it returns.
 
     ``call`` must be this package's own code and no `functools.partial`: that is Python code on PyPy, so the error would seem
     to come from a signal handler.
@@ -78,7 +75,7 @@ async def attempt(sock: Socket, direction: int, call: Callable[[], T], deadline:
             return call()
         except BlockingIOError as error:
             reraise_unless_ours(error)
-    return await call_when_ready(sock, direction, call, deadline)
+    return await call_when_ready(sock, direction, call)
 
 
 def reraise_unless_ours(error: BlockingIOError) -> None:
@@ -87,7 +84,7 @@ def reraise_unless_ours(error: BlockingIOError) -> None:
         raise error
 
 
-async def call_when_ready(sock: Socket, direction: int, call: Callable[[], T], deadline: float | None = None) -> T:
+async def call_when_ready(sock: Socket, direction: int, call: Callable[[], T]) -> T:
     """As `attempt`, once there is something to wait for: other calls wait, or the kernel has just said EAGAIN."""
     queue = _queue_for(descriptor(sock), direction)
     waiter = Waiter()
@@ -97,21 +94,17 @@ async def call_when_ready(sock: Socket, direction: int, call: Callable[[], T], d
             fail(-errno.EBADF)
         while True:
             was_first = queue.is_first(waiter)
-            seconds = None if deadline is None else min(max(deadline - time.monotonic(), 0), _LONGEST_WAIT)
-            await queue.wait(waiter, seconds)
+            await queue.wait(waiter)
             if queue.is_stale():
                 queue.notify_closed()
             if queue.closed or descriptor(sock) != queue.fd:
                 fail(-errno.EBADF)
-            expired = deadline is not None and time.monotonic() >= deadline
-            if not expired and not queue.is_first(waiter):
+            if not queue.is_first(waiter):
                 continue
             try:
                 return call()
             except BlockingIOError as error:
                 reraise_unless_ours(error)
-                if expired:
-                    raise
             if was_first:
                 queue.spurious_wakeup()
     finally:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def close(sock: Socket) -> None:
-    """Closes a descriptor or an object with ``close()``; the calls that wait on it raise `OSError` (EBADF).
+    """Closes a socket, a descriptor or an object with ``close()``; the calls that wait on it raise `OSError` (EBADF).
 
     Call it in place of ``sock.close()``, which no loop notices. You may call it in any thread: while loops of other threads
     wait on the descriptor, it stays open until each of them knows, and its number is not used again before. You may close

@@ -39,9 +39,9 @@ class TrioQueue(Queue):
 
     __slots__ = ()
 
-    async def wait(self, waiter: Waiter, seconds: float | None) -> None:
+    async def wait(self, waiter: Waiter) -> None:
         trio = sys.modules["trio"]
-        fd, seconds = self.arm(waiter, seconds)
+        fd, seconds = self.arm(waiter)
         waiter.wakeup = trio.Event()
         try:
             with trio.move_on_after(math.inf if seconds is None else seconds):

@@ -77,7 +77,7 @@ class Queue(ABC):
     # ---- what each framework does ----
 
     @abstractmethod
-    async def wait(self, waiter: Waiter, seconds: float | None) -> None:
+    async def wait(self, waiter: Waiter) -> None:
         """Sleeps until there is a reason for the next attempt: `arm` says what to wait for; then `disarm`."""
 
     @abstractmethod
@@ -116,8 +116,9 @@ class Queue(ABC):
     def is_first(self, waiter: Waiter) -> bool:
         return next(iter(self._waiters)) is waiter
 
-    def arm(self, waiter: Waiter, seconds: float | None) -> tuple[int, float | None]:
-        """What ends the next sleep, apart from `wake`: a descriptor that becomes ready (-1: none), and a time."""
+    def arm(self, waiter: Waiter) -> tuple[int, float | None]:
+        """What ends the next sleep, apart from `wake`: a descriptor that becomes ready (-1: none), and a time in seconds."""
+        seconds: float | None = None
         if not self.is_first(waiter):
             return -1, seconds
         if not (self._pausing or self._behind_epoll):
@@ -129,7 +130,7 @@ class Queue(ABC):
             self._set_epoll(_EDGE if self._pausing else 0)
         self._watched = -1 if self._epoll is None else self._epoll.fileno()
         if self._pausing or self._epoll is None:
-            seconds = self._pause if seconds is None else min(seconds, self._pause)
+            seconds = self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return self._watched, seconds
 

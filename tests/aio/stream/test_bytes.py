@@ -163,7 +163,23 @@ def test_a_protocol_takes_descriptors_by_the_count_it_was_told(loops, streams, f
         assert await streams[1].receive_exactly(4) == b"bbbb"
         with streams[1].take_fds(1) as fds:
             assert same(fds, files[:1])  # the surplus of the one before is no longer there
-        assert list(streams[1].take_fds()) == []
+        assert list(streams[1].take_fds(0)) == []
+
+    loops.run(main)
+
+
+def test_a_count_of_descriptors_has_to_be_told(loops, streams, open_fds):
+    """Without one, `take_fds` once closed all that had come."""
+
+    async def main():
+        await streams[0].send(b"aaaa", [0, 0])
+        await streams[1].receive_exactly(4)
+        before = open_fds()
+        with pytest.raises(TypeError, match="count"):
+            streams[1].take_fds()
+        assert open_fds() == before
+        with streams[1].take_fds(2) as fds:
+            assert len(fds) == 2
 
     loops.run(main)
 
@@ -195,7 +211,7 @@ def test_more_descriptors_wanted_than_came_breaks_the_stream(loops, streams):
     async def main():
         await streams[0].send(b"aaaa", [0])
         await streams[1].receive_exactly(4)
-        with pytest.raises(aio.BrokenStream, match="2 descriptors were to come, and 1 came"):
+        with pytest.raises(aio.BrokenStreamError, match="2 descriptors were to come, and 1 came"):
             streams[1].take_fds(2)
 
     loops.run(main)
@@ -268,7 +284,7 @@ def test_another_senders_bytes_are_kept_apart_and_never_joined(loops, streams, s
         assert (got.data, got.credentials.uid) == (b"aa", 1)
         assert (await streams[1].receive_exactly(4), streams[1].credentials.uid) == (b"bbcc", 2)
         await streams[0].send(b"ee", (), cmsg.Credentials(uid=4))
-        with pytest.raises(aio.BrokenStream, match=r"Credentials\(.*uid=4.* came among those of .*uid=3"):
+        with pytest.raises(aio.BrokenStreamError, match=r"Credentials\(.*uid=4.* came among those of .*uid=3"):
             await streams[1].receive_exactly(3)
 
     loops.run(main)

@@ -203,8 +203,79 @@ def test_closing_drops_what_is_left_of_a_send(loops, streams):
         await loops.cancelled(5, streams[0].send_message, bytes(LARGE), [0])
         streams[0].close()
         assert streams[0].unsent == 0
-        with pytest.raises(aio.BrokenStream, match="within a message"):
+        with pytest.raises(aio.BrokenStreamError, match="within a message"):
             await streams[1].receive_message()
+
+    loops.run(main)
+
+
+async def left(stream):
+    async with stream:
+        pass
+
+
+@pytest.mark.parametrize("ticks", range(1, 5))
+@pytest.mark.parametrize("end", [aio.UnixStream.aclose, left], ids=["aclose", "async with"])
+def test_an_end_that_is_cancelled_is_one(loops, streams, open_fds, end, ticks):
+    """Whatever was held is closed, and who waits hears of it."""
+
+    async def wait():
+        with pytest.raises(OSError) as caught:
+            await streams[1].receive_exactly(10)
+        assert caught.value.errno == errno.EBADF
+
+    async def main():
+        before = open_fds()
+        await streams[0].send(b"abcd", [0] * 5)
+        await streams[1].receive_exactly(2)
+        await loops.together(lambda: loops.cancelled(ticks, end, streams[1]), wait)
+        assert (streams[1].fileno(), len(before - open_fds()), len(open_fds() - before)) == (-1, 1, 0)
+        await streams[1].aclose()
+
+    loops.run(main)
+
+
+@pytest.mark.parametrize("ticks", range(6))
+def test_a_word_of_the_end_that_is_cancelled_was_not_told_or_was(loops, streams, ticks):
+    """If it was not told, what was left of the send before it stays left, and the next word tells."""
+
+    async def main():
+        await loops.cancelled(5, streams[0].send, bytes(LARGE))
+        finished, _ = await loops.cancelled(ticks, streams[0].send_eof)
+        assert (finished, streams[0].unsent > 0) == (False, True)
+        _, got = await loops.together(streams[0].send_eof, lambda: received(streams[1], LARGE))
+        assert (len(got[0]), (await streams[1].receive()).data) == (LARGE, b"")
+
+    loops.run(main)
+
+
+def test_after_the_word_of_the_end_nothing_more_goes_one_way(loops, streams):
+    async def main():
+        await streams[0].send_message(b"last", [0])
+        await streams[0].send_eof()
+        await streams[0].send_eof()
+        message = await streams[1].receive_message()
+        message.fds.close()
+        assert (message.data, await streams[1].receive_message()) == (b"last", None)
+        with pytest.raises(BrokenPipeError):
+            await streams[0].send(b"x")
+        await streams[1].send(b"answer")
+        assert (await streams[0].receive()).data == b"answer"
+        streams[0].close()
+        with pytest.raises(OSError) as caught:
+            await streams[0].send_eof()
+        assert caught.value.errno == errno.EBADF
+
+    loops.run(main)
+
+
+def test_a_word_of_the_end_goes_by_a_bare_descriptor_too(loops):
+    a, b = socket.socketpair()
+
+    async def main():
+        async with aio.UnixStream(a.detach()) as one, aio.UnixStream(b.detach()) as other:
+            await one.send_eof()
+            assert (await other.receive()).data == b""
 
     loops.run(main)
 

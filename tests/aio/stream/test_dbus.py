@@ -45,9 +45,15 @@ def bus(listing, tmp_path):
 @pytest.fixture
 def clients(listing, bus):
     """Two connections to the bus, not logged in."""
-    one, other = listing.Client(bus), listing.Client(bus)
-    with one.stream, other.stream:
-        yield one, other
+    with stream_to(bus) as one, stream_to(bus) as other:
+        yield listing.Client(one), listing.Client(other)
+
+
+def stream_to(bus):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(bus)
+    sock.setblocking(False)
+    return aio.UnixStream(sock)
 
 
 def call(name, signature, body):

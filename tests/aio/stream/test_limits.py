@@ -52,11 +52,11 @@ def test_lost_descriptors_break_the_stream_for_receiving_alone(loops, streams, w
     async def main():
         await streams[0].send_message(b"x", [0] * 10)
         before = open_fds()
-        with free_descriptors(5), pytest.raises(aio.BrokenStream, match="MSG_CTRUNC"):
+        with free_descriptors(5), pytest.raises(aio.BrokenStreamError, match="MSG_CTRUNC"):
             await getattr(streams[1], way)(*[1] * (way != "receive_message"))
         assert open_fds() == before
         for again in (streams[1].receive, streams[1].receive_message):
-            with pytest.raises(aio.BrokenStream, match="MSG_CTRUNC"):
+            with pytest.raises(aio.BrokenStreamError, match="MSG_CTRUNC"):
                 await again()
         await streams[1].send(b"sorry")
         assert (await streams[0].receive()).data == b"sorry"
@@ -71,7 +71,7 @@ def test_more_descriptors_than_may_be_here_break_the_stream(loops, socks, most, 
             before = open_fds()
             for count in sends:
                 await a.send(b"x", [0] * count)
-            with pytest.raises(aio.BrokenStream, match=f"more than {most} descriptors"):
+            with pytest.raises(aio.BrokenStreamError, match=f"more than {most} descriptors"):
                 await b.receive_exactly(len(sends))
             assert open_fds() == before
 

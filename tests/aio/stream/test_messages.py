@@ -164,7 +164,7 @@ def broken(loops, streams, words):
 
     async def main():
         for _ in range(2):
-            with pytest.raises(aio.BrokenStream, match=words):
+            with pytest.raises(aio.BrokenStreamError, match=words):
                 await streams[1].receive_message()
 
     loops.run(main)
@@ -189,7 +189,7 @@ def test_the_longest_message_is_taken(loops, socks):
             await a.send_message(b"1234")
             assert (await b.receive_message()).data == b"1234"
             await a.send_message(b"12345")
-            with pytest.raises(aio.BrokenStream, match="max_message is 4"):
+            with pytest.raises(aio.BrokenStreamError, match="max_message is 4"):
                 await b.receive_message()
 
     loops.run(main)
@@ -260,3 +260,9 @@ def test_bad_input_sends_nothing(loops, streams, arguments, error, words):
         assert (await streams[1].receive_message()).data == b"good"
 
     loops.run(main)
+
+
+@pytest.mark.parametrize(("old", "new"), [("BrokenStream", "BrokenStreamError"), ("Received", "UnixMessage")])
+def test_an_old_name_names_the_new_one(old, new):
+    with pytest.raises(AttributeError, match=f"module 'lowsock.aio' has no attribute '{old}': use {new}"):
+        getattr(aio, old)

@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 from typing_extensions import Self, assert_type
 
 import lowsock
-from lowsock import RecvBatch, SendBatch, aio, cmsg, constants, errqueue, peer, typing, udp
+from lowsock import RecvBatch, SendBatch, aio, cmsg, constants, errqueue, peer, typing, udp, unix
 from lowsock.constants import IP_PKTINFO, SCM_RIGHTS
 
 Ancillary = list[tuple[int, int, bytes]]
@@ -73,7 +73,7 @@ def batches(sock: socket.socket) -> None:
 # ---- control messages ----
 
 
-@cmsg.register(4711, 1, sizes=[8])
+@cmsg.register(4711, 1, sizes=[8], option=(4711, 2))
 class Cookie(cmsg.ControlMessage):
     __slots__ = ()
 
@@ -100,8 +100,8 @@ def send(sock: socket.socket, address: tuple[str, int]) -> None:
 
 
 def receive(sock: socket.socket) -> None:
-    room = cmsg.enable(sock, cmsg.HopCount, cmsg.TimestampNs, Cookie, fds=1, timestamping=cmsg.TimestampingFlags.OPT_ID)
-    assert_type(room + cmsg.space(cmsg.Rights, fds=3), int)
+    room = cmsg.enable(sock, cmsg.HopCount, cmsg.TimestampNs, Cookie, max_fds=1, timestamping=cmsg.TimestampingFlags.OPT_ID)
+    assert_type(room + cmsg.space(cmsg.Rights, max_fds=3), int)
     for ancdata in (sock.recvmsg(10, room)[1], lowsock.recvmsg(sock, 10, room)[1]):
         for message in cmsg.decode(ancdata):
             level, kind, data = message
@@ -133,8 +133,8 @@ MADE: list[cmsg.ControlMessage] = [
     cmsg.ReceivedOptions(options=b""), cmsg.RequestTimestamps(flags=cmsg.TimestampingFlags.TX_SOFTWARE),
     cmsg.ReturnOptions(options=b""), cmsg.RoutingHeader(header=b""), cmsg.RthdrDstOptions(header=b""),
     cmsg.Security(label="x"), cmsg.Segment(size=1), cmsg.SetRecordType(record_type=21), cmsg.TClass(ecn=1),
-    cmsg.Timestamp(nanoseconds=1), cmsg.TimestampKey(key=1), cmsg.Timestamping(software=1),
-    cmsg.TimestampingPktInfo(ifindex=1), cmsg.TxTime(nanoseconds=1), cmsg.WifiStatus(acked=True),
+    cmsg.Timestamp(timestamp_ns=1), cmsg.TimestampKey(key=1), cmsg.Timestamping(software_ns=1),
+    cmsg.TimestampingPktInfo(ifindex=1), cmsg.TxTime(txtime_ns=1), cmsg.WifiStatus(acked=True),
     cmsg.RecvErr(errno=1, origin=cmsg.Origin.ICMP), cmsg.RecvErr6(errno=1, origin=1),
     cmsg.PacketTxTimestamp(errno=1, origin=1), cmsg.VsockRecvErr(errno=1, origin=1),
 ]  # fmt: skip
@@ -150,7 +150,7 @@ def events(sock: socket.socket) -> None:
         if isinstance(event, errqueue.IcmpError):
             assert_type((event.errno, event.origin, event.mtu), tuple[int, Union[errqueue.Origin, int], Optional[int]])
         elif isinstance(event, errqueue.TransmitTimestamp):
-            assert_type((event.key, event.stage, event.software), tuple[int, Union[errqueue.Stage, int], Optional[int]])
+            assert_type((event.key, event.stage, event.software_ns), tuple[int, Union[errqueue.Stage, int], Optional[int]])
         elif isinstance(event, errqueue.ZeroCopyCompletion):
             assert_type((event.first, event.last, event.copied), tuple[int, int, bool])
         elif isinstance(event, errqueue.TxTimeMissed):
@@ -164,7 +164,8 @@ def events(sock: socket.socket) -> None:
     with errqueue.ZeroCopySender(sock, timeout=1.0) as sender:
         view = sender.buffer(1 << 20)
         assert_type(view, memoryview)
-        assert_type(sender.send(view, ("::1", 9)), errqueue.Sent)
+        assert_type(sender.send(view, address=("::1", 9), flags=0, ancdata=[(1, 2, b"")]), errqueue.Sent)
+        assert_type(sender.drain(1.0), bool)
         assert_type((sender.is_free(view), sender.wait(1.0), sender.pending, sender.copied), tuple[bool, bool, int, int])
 
 
@@ -218,26 +219,36 @@ async def awaitable(sock: socket.socket) -> None:
     transport.sendto(b"x", ("::1", 9), ecn=1, source="::1")
     transport.close()
     assert_type(await aio.errqueue.read(sock), list[errqueue.Event])
-    assert_type(await aio.errqueue.wait(sock, timeout=1.0), list[errqueue.Event])
+    assert_type(await aio.errqueue.wait(sock, limit=5), list[errqueue.Event])
     async with aio.errqueue.ZeroCopySender(sock) as sender:
-        assert_type(await sender.send(b"x"), errqueue.Sent)
+        assert_type(await sender.send(b"x", address=("::1", 9)), errqueue.Sent)
+        assert_type((await sender.wait(key=0), await sender.drain()), tuple[bool, bool])
+        await sender.aclose()
     async with aio.udp.Endpoint(sock) as endpoint:
         assert_type(await endpoint.recv(), list[udp.Datagram])
         assert_type(await endpoint.send(b"x", ("::1", 9)), int)
 
 
+EVENTS: list[type[aio.errqueue.Event]] = [
+    aio.errqueue.IcmpError, aio.errqueue.LocalError, aio.errqueue.TransmitTimestamp, aio.errqueue.TxTimeMissed,
+    aio.errqueue.UnknownEvent, aio.errqueue.ZeroCopyCompletion,
+]  # fmt: skip
+NUMBERS = (aio.errqueue.Origin.ICMP, aio.errqueue.Stage.SENT, aio.errqueue.TxTimeProblem.MISSED, aio.errqueue.Sent(3, 0))
+
+
 async def stream(sock: socket.socket) -> None:
-    with aio.UnixStream(sock, max_fds=3) as unix:
-        await unix.send(b"x", [sys.stdin])
-        await unix.send_message(b"x")
-        received = await unix.receive(100)
-        assert_type(received, aio.Received)
+    async with aio.UnixStream(sock, max_fds=3) as here:
+        await here.send(b"x", [sys.stdin])
+        await here.send_message(b"x")
+        await here.send_eof()
+        received = await here.receive(100)
+        assert_type(received, aio.UnixMessage)
         assert_type((received.data, received.fds), tuple[bytes, lowsock.OwnedFds])
-        assert_type(await unix.receive_exactly(3), bytes)
-        assert_type(await unix.receive_message(), Optional[aio.Received])
+        assert_type(await here.receive_exactly(3), bytes)
+        assert_type(await here.receive_message(), Optional[aio.UnixMessage])
         try:
-            assert_type(unix.take_fds(1), lowsock.OwnedFds)
-        except aio.BrokenStream:
+            assert_type(here.take_fds(1), lowsock.OwnedFds)
+        except aio.BrokenStreamError:
             pass
 
 
@@ -258,6 +269,28 @@ def annotated(
     lowsock.sendmmsg(sock, messages)
     lowsock.sendmsg(sock, [data], [control, *ancdata], 0, (str(host), 9))
     return lowsock.recvmsg(sock, 10)
+
+
+async def serve(stream: aio.UnixStream) -> None:
+    await stream.aclose()
+
+
+async def paths() -> None:
+    async with await aio.connect_unix("/run/socket", max_fds=0) as stream:
+        assert_type(stream, aio.UnixStream)
+    await aio.serve_unix(serve, b"/run/socket", backlog=5)
+
+
+def blocking(sock: socket.socket) -> None:
+    with unix.UnixStream(sock, max_message=100) as stream, unix.connect("/run/socket", timeout=1.0) as other:
+        stream.send(b"x", [sys.stdin, 0], cmsg.Credentials())
+        stream.send_message(b"x")
+        assert_type((stream.receive(), other.receive_message()), tuple[unix.UnixMessage, Optional[unix.UnixMessage]])
+        assert_type((stream.peek_exactly(3), stream.unsent, stream.take_fds(1)), tuple[bytes, int, lowsock.OwnedFds])
+        try:
+            stream.send_eof()
+        except unix.BrokenStreamError as error:
+            raise ConnectionError from error
 
 
 def anything(value: Any) -> None:

@@ -4,7 +4,7 @@
 from typing import Any
 
 import lowsock
-from lowsock import aio, cmsg, constants, errqueue, peer, typing, udp
+from lowsock import aio, cmsg, constants, errqueue, peer, typing, udp, unix
 
 
 def names(sock: Any) -> None:
@@ -49,6 +49,22 @@ def arguments(sock: Any) -> None:
     udp.Endpoint(sock, gsso=True)  # wrong
     udp.Endpoint(sock).send(b"x", segment_size="2")  # wrong
     errqueue.wait(sock, timeout="1")  # wrong
+    aio.errqueue.wait(sock, timeout=1)  # wrong
+    aio.errqueue.wait(sock, 1)  # wrong
+    aio.errqueue.ZeroCopySender(sock, timeout=1)  # wrong
+    errqueue.ZeroCopySender(sock).send(b"x", ("::1", 9))  # wrong
+    aio.errqueue.ZeroCopySender(sock).close  # wrong
+    aio.BrokenStream  # wrong
+    aio.Received  # wrong
+    aio.UnixStream(sock).take_fds()  # wrong
+    unix.UnixStream(sock).take_fds()  # wrong
+    unix.connect(5)  # wrong
+    cmsg.space(fds=3)  # wrong
+    cmsg.enable(sock, cmsg.TTL, fds=3)  # wrong
+    cmsg.TxTime(nanoseconds=3)  # wrong
+    cmsg.TimestampNs(nanoseconds=3)  # wrong
+    cmsg.Timestamping(software=3)  # wrong
+    cmsg.register(1, 2, option=3)  # wrong
     cmsg.TTL(hopz=3)  # wrong
     cmsg.TTL(3)  # wrong
     cmsg.TTL(hops="3")  # wrong
@@ -65,6 +81,7 @@ def results(sock: Any) -> None:
     udp.Endpoint(sock).recv()[0].adress  # wrong
     lowsock.recvmsg(sock, 100)[4]  # wrong
     peer.credentials(sock).user  # wrong
+    cmsg.arrival([]).nanoseconds  # wrong
     lowsock.sendmsg(sock, [b""]).bit_lenght()  # wrong
     lowsock.recv_owned_fds(sock, 1).flags  # wrong
     names: typing.Ancillary = lowsock.recvmsg(sock, 1)  # wrong
@@ -87,5 +104,6 @@ from lowsock.errqueue import nobody as f  # noqa: E402 # wrong
 from lowsock.peer import nobody as g  # noqa: E402 # wrong
 from lowsock.typing import nobody as i  # noqa: E402 # wrong
 from lowsock.udp import nobody as h  # noqa: E402 # wrong
+from lowsock.unix import nobody as j  # noqa: E402 # wrong
 
-print(nobody, a, b, c, d, e, f, g, h, i)
+print(nobody, a, b, c, d, e, f, g, h, i, j)

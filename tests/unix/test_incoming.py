@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowsock import OwnedFds, cmsg
-from lowsock.aio._stream.incoming import MSG_CTRUNC, BrokenStream, Incoming
+from lowsock.unix._incoming import MSG_CTRUNC, BrokenStreamError, Incoming
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="these credentials are Linux's")
 
@@ -173,10 +173,10 @@ def closed(fds):
 def test_too_many_and_too_few_are_closed_and_told_for_ever(incoming, way, count, flags, words):
     held, fds = new_fds(0 if way == "pass_through" else 3), new_fds(count)
     incoming.add(b"x" if held else b"", held, 0)
-    with pytest.raises(BrokenStream, match=words):
+    with pytest.raises(BrokenStreamError, match=words):
         getattr(incoming, way)(b"data", fds, flags)
     assert (fds.closed, closed(held), incoming.held, len(incoming), incoming.can_pass_through) == (True, True, 0, 0, False)
-    with pytest.raises(BrokenStream, match=words):
+    with pytest.raises(BrokenStreamError, match=words):
         incoming.refuse_broken()
 
 
@@ -187,14 +187,14 @@ def test_the_limit_counts_what_is_held(incoming):
     with incoming.take_fds(1):  # five of the six are closed as surplus
         pass
     incoming.add(*arrival(b"x", 6))
-    with pytest.raises(BrokenStream, match="more than 10"):
+    with pytest.raises(BrokenStreamError, match="more than 10"):
         incoming.add(*arrival(b"x", 1))
 
 
 def test_taking_more_than_came_closes_all(incoming):
     incoming.add(*arrival(b"x", 2))
     incoming.take(1)
-    with pytest.raises(BrokenStream, match="3 descriptors were to come, and 2 came"):
+    with pytest.raises(BrokenStreamError, match="3 descriptors were to come, and 2 came"):
         incoming.take_fds(3)
     assert incoming.held == 0
 
@@ -207,7 +207,7 @@ def test_senders_are_not_mixed(incoming):
     incoming.add(*arrival(b"cd", uid=2))  # nothing of the first is left
     assert incoming.credentials.uid == 2
     incoming.add(*arrival(b"ef", uid=2))
-    with pytest.raises(BrokenStream, match=r"uid=3.* came among those of .*uid=2"):
+    with pytest.raises(BrokenStreamError, match=r"uid=3.* came among those of .*uid=2"):
         incoming.add(*arrival(b"gh", 1, uid=3))
 
 

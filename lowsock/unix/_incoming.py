@@ -13,29 +13,34 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from lowsock import cmsg
+from lowsock._memory.buffers import viewed
 from lowsock._message.owned import OwnedFds, new_slots, owner
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.ffi import lib
+from lowsock.cmsg._base import seen_as
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from lowsock._system.types import Ancillary, CData
+    from lowsock._system.types import Ancillary, Buffer, CData
 
-HEADER = struct.Struct("!II")  # of a message: how many bytes follow, how many descriptors came with the header's first byte
+_HEADER = struct.Struct("!II")  # of a message: how many bytes follow, how many descriptors came with the header's first byte
+HEADER_SIZE = _HEADER.size
 MSG_CTRUNC = CONSTANTS["MSG_CTRUNC"]
+MAX_SIZE = 2**32 - 1  # bytes of one message
 _CREDENTIALS = tuple(getattr(cmsg, name) for name in ("Credentials", "Creds", "Creds2") if hasattr(cmsg, name))
 
 
-class BrokenStream(Exception):
+class BrokenStreamError(ConnectionError):
     """The stream cannot be received any further: the peer broke the protocol, or descriptors were lost on the way.
 
-    The stream's descriptors are closed, and every further receive raises this again. Sends are not affected.
+    The stream's descriptors are closed, and every further receive raises this again. Sends are not affected. It is an
+    `OSError`, but no error of the kernel: its ``errno`` is None.
     """
 
 
-class Received(NamedTuple):
-    """Bytes, and what came with them. It unpacks as ``data, fds, credentials``."""
+class UnixMessage(NamedTuple):
+    """Bytes of a stream, or a whole message, and what came with them. A later version may append fields."""
 
     data: bytes
     fds: OwnedFds
@@ -86,20 +91,20 @@ class Incoming:
 
     # ---- in ----
 
-    def pass_through(self, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> Received:
+    def pass_through(self, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> UnixMessage:
         """What a receive returned, which bypasses the buffer."""
         self._check(fds, msg_flags)
         self._offset += len(data)
         self.credentials = _credentials(fds.ancdata) if data and fds.ancdata else None  # at the end Linux tells 0, 0, 0
-        return Received(data, fds, self.credentials)
+        return UnixMessage(data, fds, self.credentials)
 
-    def pass_message(self, most: int, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> Received | None:
+    def pass_message(self, most: int, data: bytes, fds: OwnedFds, msg_flags: int, _: object = None) -> UnixMessage | None:
         """As `pass_through`, for a receive of exactly one message, of at most ``most`` bytes. Any other goes into the
         buffer; then this returns None."""
-        size = len(data) - HEADER.size
-        if 0 <= size <= most and fds.pidfd is None and HEADER.unpack_from(data) == (size, len(fds)):
+        size = len(data) - _HEADER.size
+        if 0 <= size <= most and fds.pidfd is None and _HEADER.unpack_from(data) == (size, len(fds)):
             _, _, credentials = self.pass_through(data, fds, msg_flags)
-            return Received(data[HEADER.size :], fds, credentials)
+            return UnixMessage(data[_HEADER.size :], fds, credentials)
         self.add(data, fds, msg_flags)
         return None
 
@@ -148,7 +153,7 @@ class Incoming:
         self._offset += size
         return data
 
-    def take_some(self, size: int) -> Received:
+    def take_some(self, size: int) -> UnixMessage:
         """Takes at most ``size`` bytes that came together, and the descriptors that came with the first of them."""
         fds, start = None, self._offset
         fd_range = next((each for each in self._fd_ranges if each.end > start), None)
@@ -157,7 +162,7 @@ class Incoming:
             fds = fd_range.fds
         if fd_range is not None:
             size = min(size, (fd_range.start if fd_range.start > start else fd_range.end) - start)
-        return Received(self.take(min(size, len(self._bytes))), OwnedFds() if fds is None else fds, self.credentials)
+        return UnixMessage(self.take(min(size, len(self._bytes))), OwnedFds() if fds is None else fds, self.credentials)
 
     def take_fds(self, count: int) -> OwnedFds:
         """Takes the first ``count`` descriptors that came with the bytes taken so far. Closes those that are left of ranges
@@ -183,16 +188,39 @@ class Incoming:
             fds.close()
             raise
 
+    # ---- messages ----
+
+    def read_header(self, most: int) -> tuple[int, int]:
+        """How many bytes follow the header that is in the buffer, and how many descriptors came with it."""
+        size, count = _HEADER.unpack(self.peek(_HEADER.size))
+        if size > most:
+            self.fail(f"a message of {size} bytes is to come: max_message is {most}")
+        return size, count
+
+    def take_message(self, size: int, count: int) -> UnixMessage:
+        """Takes the message that follows its header in the buffer."""
+        data = self.take(HEADER_SIZE + size)[HEADER_SIZE:]
+        return UnixMessage(data, self.take_fds(count), self.credentials)
+
+    def refuse_partial(self) -> None:
+        """The stream has ended: that is an error within a message."""
+        if self._bytes:
+            self.fail(f"the stream ended within a message, {len(self)} bytes after it began")
+
     # ---- the end ----
+
+    def end_before(self, size: int) -> NoReturn:
+        """The stream ended when ``size`` bytes were to come."""
+        raise EOFError(f"the stream ended after {len(self)} of {size} bytes; receive() returns those that came")
 
     def refuse_broken(self) -> None:
         if self._broken:
-            raise BrokenStream(self._broken)
+            raise BrokenStreamError(self._broken)
 
     def fail(self, reason: str) -> NoReturn:
         self._broken = reason
         self.close()
-        raise BrokenStream(reason)
+        raise BrokenStreamError(reason)
 
     def close(self) -> None:
         """Closes all descriptors, and drops the bytes."""
@@ -201,8 +229,18 @@ class Incoming:
         self._bytes.clear()
 
 
+def encode_message(data: Buffer, fd_count: int) -> bytes:
+    """What goes over the stream for one message; ``fd_count`` descriptors go beside its first byte."""
+    with viewed("data", data) as view:
+        if view.nbytes > MAX_SIZE:
+            raise ValueError(f"data must not be more than {MAX_SIZE} bytes: {view.nbytes}")
+        return b"".join((_HEADER.pack(view.nbytes, fd_count), view))
+
+
 def _credentials(ancdata: Ancillary) -> cmsg.ControlMessage | None:
-    return next((message for message in cmsg.decode(ancdata) if isinstance(message, _CREDENTIALS)), None)
+    """Whose bytes came. A class that a user has registered in the place of ours is seen through."""
+    found = (seen_as(message, *_CREDENTIALS) for message in cmsg.decode(ancdata))
+    return next((message for message in found if message is not None), None)
 
 
 def _first_fds(fds: OwnedFds, count: int) -> OwnedFds:
