@@ -3,7 +3,8 @@
 
 from typing import Any, Callable
 
-from cases import ROOM, Case, Loop, checked, udp_pair
+from cases import ROOM, Case
+from sockets import Loop, checked, udp_pair
 
 import lowsock
 

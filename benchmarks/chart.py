@@ -59,7 +59,8 @@ def points(values: list[int], make: Callable[[int], Any], rounds: int, smoke: bo
 
 def batches(lib: Any, count: int) -> Any:
     """All are sent, then all are received; None if the socket cannot hold so many."""
-    from cases import Case, checked, udp_pair
+    from cases import Case
+    from sockets import checked, udp_pair
 
     import lowsock
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import cloops
 from batch_cases import BATCHES
-from cases import CASES, EXTRA, KINDS, PLAIN, Case
+from cases import CASES, EXTRA, PLAIN, Case
+from sockets import KINDS
 from udp_cases import OFFLOAD
 
 ROUND_NS = 3_000_000  # about what one run of one loop takes

@@ -3,7 +3,8 @@
 
 from typing import Any, Callable
 
-from cases import ROOM, Case, Loop, checked, sockaddr, udp_pair
+from cases import ROOM, Case
+from sockets import Loop, checked, sockaddr, udp_pair
 
 from lowsock import udp
 

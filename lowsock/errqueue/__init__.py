@@ -12,6 +12,7 @@ ip(7), ipv6(7), socket(7).
 #
 #   _events.py     the events, `read` and `wait`: one receive with MSG_ERRQUEUE becomes one event
 #   _zerocopy.py   `ZeroCopySender`: sending, completions, closing
+#   _backlog.py    events that it has read and nobody has asked for yet
 #   _inflight.py   the sends in flight and their count, which must be the kernel's; one send
 #   _lock.py       the lock of a sender
 

@@ -13,8 +13,6 @@ import select
 import threading
 import warnings
 import weakref
-from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lowsock._memory import address as _address
@@ -29,6 +27,7 @@ from lowsock._system.renamed import refuse_positional
 from lowsock._system.target import target
 from lowsock._system.waiting import SharedWaiter
 from lowsock.cmsg._fields import UINT32
+from lowsock.errqueue._backlog import Backlog
 from lowsock.errqueue._events import LIMIT, READERS, Event, Slot, ZeroCopyCompletion, cookie, find_cookie
 from lowsock.errqueue._inflight import (
     KEEP_ALIVE,
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 
     from lowsock._system.types import Address, ControlMessage, Socket
 
-_BACKLOG, _ALL = 16384, 2**31  # events that wait for `read`
+_ALL = 2**31  # events: no limit
 _REGISTRY_LOCK = threading.RLock()  # reentrant: the garbage collector may end another sender meanwhile
 
 
@@ -89,8 +88,8 @@ class ZeroCopySender:
         self._cookie = cookie(fd)
         self._lock: Any = threading.RLock()
         self._slot = Slot(Reply(DATA, CONTROL))
-        self._events: deque[Event] = deque(maxlen=_BACKLOG)
-        self._dropped = self._plain_copies = 0
+        self._backlog = Backlog()
+        self._plain_copies = 0
         self._lent: dict[int, weakref.ref[Any]] = {}
         with ReleaseGuard(_REGISTRY_LOCK), _REGISTRY_LOCK:
             if self._cookie in READERS:
@@ -247,10 +246,7 @@ class ZeroCopySender:
     def _take_events(self, limit: int) -> list[Event]:
         if not self._closed:
             self._sync(limit)
-        events = list(islice(self._events, limit))
-        for _ in events:
-            self._events.popleft()
-        return events
+        return self._backlog.take(limit)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Waits until all sends are complete, at most ``timeout`` seconds; returns whether they are. The sender goes on."""
@@ -293,21 +289,9 @@ class ZeroCopySender:
                 return count
             if isinstance(event, ZeroCopyCompletion):
                 self._in_flight.complete(event)
-            self._enqueue(event)
+            self._backlog.add(event)
             self._slot.clear()
         return limit
-
-    def _enqueue(self, event: Event) -> None:
-        last = self._events[-1] if self._events else None
-        if isinstance(event, ZeroCopyCompletion) and isinstance(last, ZeroCopyCompletion):
-            if last.is_followed_by(event):
-                last = self._events[-1] = last._replace(last=event.last)
-            if last.last == event.last:
-                return
-        if last is event:
-            return
-        self._dropped += len(self._events) == _BACKLOG
-        self._events.append(event)
 
     # ---- the end ----
 
@@ -390,7 +374,7 @@ class ZeroCopySender:
     @property
     def dropped(self) -> int:
         """How many events were lost because nobody read them."""
-        return self._dropped
+        return self._backlog.dropped
 
     @property
     def next_key(self) -> int:

@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from lowsock import constants, errqueue
-from lowsock.errqueue import IcmpError, Sent, ZeroCopySender, _zerocopy
+from lowsock.errqueue import IcmpError, Sent, ZeroCopySender
 from lowsock.errqueue._events import READERS, ZeroCopyCompletion
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MSG_ZEROCOPY is Linux's")
@@ -324,7 +324,7 @@ def test_a_closed_sender_is_gone_but_its_events_are_not(udp_pair):
 
 
 def test_events_that_nobody_reads_are_counted_when_they_are_lost(udp_pair, monkeypatch):
-    monkeypatch.setattr(_zerocopy, "_BACKLOG", 3)
+    monkeypatch.setattr("lowsock.errqueue._backlog._MOST", 3)
     asked = constants.SOF_TIMESTAMPING_SOFTWARE | constants.SOF_TIMESTAMPING_TX_SOFTWARE | constants.SOF_TIMESTAMPING_OPT_ID
     udp_pair.a.setsockopt(socket.SOL_SOCKET, constants.SO_TIMESTAMPING, asked)
     with ZeroCopySender(udp_pair.a) as sender:
