@@ -10,12 +10,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Callable
 
+_NOTHING: dict[str, str] = {}
 
-def public(module: str, later: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+
+def public(
+    module: str, later: Mapping[str, str] = _NOTHING, *, gone: Mapping[str, str] = _NOTHING
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The ``__getattr__`` and the ``__dir__`` of a public module, for the end of it (PEP 562).
 
     ``later`` maps a name to the module that has it; a name whose module is MODULE.NAME is a submodule. A name that was used
-    stays in the module: it is imported once, with all that it needs, so no call imports anything.
+    stays in the module: it is imported once, with all that it needs, so no call imports anything. ``gone`` maps a name that
+    the module had once to what replaced it, for the error: ``{"send_rights": "use send_fds"}``.
 
     The functions and classes in ``__all__`` get this module as ``__module__``: pickles and help() name nothing private.
     """
@@ -24,7 +29,8 @@ def public(module: str, later: Mapping[str, str]) -> tuple[Callable[[str], Any],
     def __getattr__(name: str) -> Any:
         origin = later.get(name)
         if origin is None:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+            instead = f": {gone[name]}" if name in gone else ""
+            raise AttributeError(f"module {module!r} has no attribute {name!r}{instead}")
         __import__(origin)
         value = sys.modules[origin]
         if origin != f"{module}.{name}":
