@@ -7,4 +7,5 @@ constants, layouts of structures. Any module may call it; only `ffi` imports the
 `ffi` has `ffi` and `lib`. `constants` and `layouts` read the compiled tables. `target` finds the descriptor and the timeout
 of a socket, `socket_class` the class of plain sockets, `arguments` checks numbers. `errors` turns -errno into an exception,
 and tells who raised one. `waiting` polls and retries until a deadline. `exports` is for public modules, `types` for mypy.
+`spellings` says what to write in the place of an old spelling.
 """

@@ -64,6 +64,13 @@ def checked_seconds(name: str, value: Any) -> float | None:
     return seconds
 
 
+def checked_bool(name: str, value: Any) -> bool:
+    """``value``, if it is True or False: an option that asks for something is not to be taken for the thing itself."""
+    if value is not True and value is not False:
+        raise TypeError(f"{name} must be True or False, not {value!r:.60}")
+    return bool(value)
+
+
 def checked_field(name: str, value: Any, most: int) -> int:
     """``value`` as an unsigned field of an address; what does not fit raises `OverflowError`, as in the socket module."""
     number = checked_index(name, value)

@@ -27,5 +27,5 @@ def test_a_name_that_is_gone_says_what_to_use(module):
 
 def test_another_name_says_nothing_more(module):
     module.__getattr__, module.__dir__ = public("some_module", gone={"old": "use new"})
-    with pytest.raises(AttributeError, match="^module 'some_module' has no attribute 'other'$"):
+    with pytest.raises(AttributeError, match=r"^module 'some_module' has no attribute 'other'$"):
         module.other  # noqa: B018
