@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
 
 _COROUTINE = 0x80  # inspect.CO_COROUTINE
+_Function: Any = type(lambda: None)
 
 
 def refuse(function: str, names: Mapping[str, object], new: Mapping[str, str]) -> NoReturn:
@@ -38,7 +39,9 @@ def renamed(function: str, new: Mapping[str, str]) -> Callable[[F], F]:
             check(named)
             return await inner(*args, **named)
 
-        return shown_as(inner)(call_later if inner.__code__.co_flags & _COROUTINE else call)
+        made: Any = call_later if inner.__code__.co_flags & _COROUTINE else call
+        # With the names of the function's own module, in which its annotations are evaluated.
+        return shown_as(inner)(_Function(made.__code__, inner.__globals__, inner.__name__, None, made.__closure__))
 
     return decorate
 
