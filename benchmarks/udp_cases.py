@@ -50,7 +50,7 @@ def bulk_loop(receive: str, size: int, count: int, **options: Any) -> Loop:
     def whole(n: int) -> None:
         recv = b.recv
         for _ in range(n):
-            a.send(data, address, segment_size=size)
+            a.send(data, address=address, segment_size=size)
             left = count
             while left > 0:
                 left -= len(recv())
@@ -58,7 +58,7 @@ def bulk_loop(receive: str, size: int, count: int, **options: Any) -> Loop:
     def coalesced(n: int) -> None:
         recv = b.recv_coalesced
         for _ in range(n):
-            a.send(data, address, segment_size=size)
+            a.send(data, address=address, segment_size=size)
             left = length
             while left > 0:
                 left -= len(recv().data)
@@ -66,7 +66,7 @@ def bulk_loop(receive: str, size: int, count: int, **options: Any) -> Loop:
     def into(n: int) -> None:
         recv, buffers = b.recv_into, [bytearray(1 << 16)]
         for _ in range(n):
-            a.send(data, address, segment_size=size)
+            a.send(data, address=address, segment_size=size)
             left = length
             while left > 0:
                 left -= recv(buffers).nbytes

@@ -22,7 +22,7 @@ class Server:
         self.datagrams += len(datagrams)
         for datagram in datagrams:
             self.marks += datagram.ecn == cmsg.ECN.CE
-            self.transport.sendto(datagram.data, datagram.address, source=datagram.local)
+            self.transport.sendto(datagram.data, datagram.address, local=datagram.local)
 
     def error_received(self, error):
         print("refused:", error)

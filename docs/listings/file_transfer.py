@@ -31,7 +31,8 @@ def send_file(endpoint, data, tries=100):
     while missing:
         numbers = list(itertools.islice(missing, burst))
         block = b"".join(missing[number] for number in numbers)  # only the last piece of all may be shorter
-        sent += endpoint.send(block, segment_size=SIZE, ecn=cmsg.ECN.ECT_0)
+        endpoint.send(block, address=None, segment_size=SIZE, ecn=cmsg.ECN.ECT_0)  # None: to the peer
+        sent += len(numbers)
         marks, answered = answers(endpoint, len(numbers))
         for number in answered:
             missing.pop(number, None)
@@ -83,7 +84,7 @@ def answer(endpoint, came):
     if came:
         marks = sum(datagram.ecn == cmsg.ECN.CE for datagram in came)
         numbers = [datagram.data[: ACK.size] for datagram in came]
-        endpoint.send(ACK.pack(marks) + b"".join(numbers), came[0].address)
+        endpoint.send(ACK.pack(marks) + b"".join(numbers), address=came[0].address)
 
 
 class BadLine(udp.Endpoint):

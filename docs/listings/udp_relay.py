@@ -41,9 +41,10 @@ class Relay:
             client, local = self.whose[fd]
             self.carry(self.ways[client, local][1].recv_coalesced(), self.front, client, local)
 
-    def carry(self, came, way, address=None, source=None):
+    def carry(self, came, way, address=None, local=None):
         """All that came together is sent together, with the mark that a router may have left on it."""
-        self.datagrams += way.send(came.data, address, segment_size=came.segment_size, ecn=came.ecn, source=source)
+        sent = way.send(came.data, address=address, segment_size=came.segment_size, ecn=came.ecn, local=local)
+        self.datagrams += -(-sent // came.segment_size)
         self.calls += 1
 
     def welcome(self, client, local):
@@ -77,7 +78,7 @@ def echo(sock, running):
     while running.is_set():
         with contextlib.suppress(socket.timeout):
             came = endpoint.recv_coalesced()
-            endpoint.send(came.data, came.address, segment_size=came.segment_size)
+            endpoint.send(came.data, address=came.address, segment_size=came.segment_size)
 
 
 def talk(relay, number):
@@ -87,7 +88,7 @@ def talk(relay, number):
         endpoint, good = udp.Endpoint(sock), True
         for turn in range(ROUNDS):
             sent = [f"client {number}, {turn}.{i}".encode().ljust(SIZE, b".") for i in range(BURST)]
-            endpoint.send(b"".join(sent), segment_size=SIZE)
+            endpoint.send(b"".join(sent), address=None, segment_size=SIZE)
             back = []
             while len(back) < BURST:
                 back += [datagram.data for datagram in endpoint.recv()]

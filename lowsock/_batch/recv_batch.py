@@ -10,9 +10,9 @@ from lowsock._batch.inbox import COUNT, Inbox, aligned
 from lowsock._batch.outbox import not_busy
 from lowsock._memory.closing import descriptors
 from lowsock._message.owned import new_slots, owner
-from lowsock._system.arguments import ZERO, checked_index, checked_int, keyword_only, refuse_old
-from lowsock._system.exports import gone_from
+from lowsock._system.arguments import ZERO, checked_index, checked_int
 from lowsock._system.ffi import lib
+from lowsock._system.spellings import keyword_only, missing, refuse_old
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
@@ -181,4 +181,4 @@ class RecvBatch(Reused):
             _close(inbox.struct)
 
     if not TYPE_CHECKING:
-        __getattr__ = gone_from("RecvBatch", {"receive": "use recv", "datagrams": "use messages"})
+        __getattr__ = missing(__name__, {"receive": "use recv", "datagrams": "use messages"})

@@ -20,10 +20,11 @@ from lowsock._memory.address import family_of
 from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, encode, refuse_without_data
 from lowsock._memory.buffers import as_bytes, listed
 from lowsock._system import socket_class as kinds
-from lowsock._system.arguments import ZERO, checked_int, keyword_only, refuse_old
+from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.errors import raised_here
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.spellings import keyword_only, refuse_old
 from lowsock._system.target import target
 from lowsock._system.waiting import retry
 

@@ -5,7 +5,8 @@ In: arguments as the caller passed them, and what C answered. Out: a descriptor 
 constants, layouts of structures. Any module may call it; only `ffi` imports the compiled module.
 
 `ffi` has `ffi` and `lib`. `constants` and `layouts` read the compiled tables. `target` finds the descriptor and the timeout
-of a socket, `socket_class` the class of plain sockets, `arguments` checks numbers, `renamed` refuses arguments that are
-gone. `errors` turns -errno into an exception, and tells who raised one. `waiting` polls and retries until a deadline.
-`exports` is for public modules, `annotations` for whoever reads theirs, `types` for mypy and `lowsock.typing`.
+of a socket, `socket_class` the class of plain sockets, `arguments` checks numbers; `spellings` refuses old spellings
+and says what to write. `errors` turns -errno into an exception, and tells who raised one. `waiting` polls and retries until
+a deadline. `exports` is for public modules, `annotations` for whoever reads theirs, `types` for mypy and
+`lowsock.typing`.
 """

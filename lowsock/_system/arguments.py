@@ -11,12 +11,10 @@ from lowsock._system.errors import raised_here
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Any, NoReturn, TypeVar
+    from typing import Any
 
-    F = TypeVar("F")
 
 INT_MAX = 2**31 - 1
-_VARIADIC = 0x04 | 0x08  # inspect.CO_VARARGS, inspect.CO_VARKEYWORDS
 ZERO = 0  # an argument that is this very int needs no check; 0.0 and None are not
 
 
@@ -67,34 +65,16 @@ def checked_seconds(name: str, value: Any) -> float | None:
     return seconds
 
 
+def checked_bool(name: str, value: Any) -> bool:
+    """``value``, if it is True or False: an option that asks for something is not to be taken for the thing itself."""
+    if value is not True and value is not False:
+        raise TypeError(f"{name} must be True or False, not {value!r:.60}")
+    return bool(value)
+
+
 def checked_field(name: str, value: Any, most: int) -> int:
     """``value`` as an unsigned field of an address; what does not fit raises `OverflowError`, as in the socket module."""
     number = checked_index(name, value)
     if not 0 <= number <= most:
         raise OverflowError(f"{name} is out of range: {number}")
     return number
-
-
-def refuse_old(call: str, *names: str) -> NoReturn:
-    """Raises `TypeError` for arguments that ``call`` took by position once: ``names`` are those that it takes by keyword."""
-    spelled = ", ".join(f"{name}=..." for name in names)
-    raise TypeError(f"{call}() takes {' and '.join(names)} by keyword: {spelled}")
-
-
-def keyword_only(function: F) -> F:
-    """Hides ``*old`` and ``**old`` from `inspect.signature` and help(): ``function`` has them only to refuse what it took
-    once, by `refuse_old`."""
-    plain: Any = function
-    code = plain.__code__
-    bare = type(plain)(
-        code.replace(co_flags=code.co_flags & ~_VARIADIC),
-        plain.__globals__,
-        plain.__name__,
-        plain.__defaults__,
-        plain.__closure__,
-    )
-    hidden = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :]
-    bare.__annotations__ = {name: kind for name, kind in plain.__annotations__.items() if name not in hidden}
-    bare.__kwdefaults__ = plain.__kwdefaults__
-    plain.__annotations__, plain.__wrapped__ = bare.__annotations__, bare
-    return function

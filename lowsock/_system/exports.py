@@ -52,16 +52,6 @@ def public(
     return __getattr__, __dir__
 
 
-def gone_from(cls: str, gone: Mapping[str, str]) -> Callable[[Any, str], Any]:
-    """The ``__getattr__`` of a class that had other names once; ``gone`` is as in `public`."""
-
-    def __getattr__(self: Any, name: str) -> Any:
-        instead = f": {gone[name]}" if name in gone else ""
-        raise AttributeError(f"{cls!r} object has no attribute {name!r}{instead}")
-
-    return __getattr__
-
-
 def _owned(value: Any, module: str) -> Any:
     """``value``, which says that it is of ``module`` from now on, unless it is of another public one; its methods too."""
     home = getattr(value, "__module__", "")

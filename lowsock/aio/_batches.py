@@ -12,10 +12,10 @@ from lowsock._batch import functions
 from lowsock._batch.functions import listed
 from lowsock._batch.inbox import events_of, has_ended
 from lowsock._memory.ancillary import SOL_SOCKET
-from lowsock._system.arguments import keyword_only, refuse_old
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.errors import RETRYABLE, fail
 from lowsock._system.ffi import lib
+from lowsock._system.spellings import keyword_only, refuse_old
 from lowsock.aio._wait.attempts import attempt, checked_flags, descriptor, read_direction
 from lowsock.aio._wait.waiters import WRITE
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lowsock import errqueue
 from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._system.errors import fail
-from lowsock._system.renamed import refuse_positional, without
+from lowsock._system.spellings import refuse_old, renamed
 from lowsock.aio._wait.attempts import attempt, checked_flags, descriptor, snapshot
 from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiters import ERROR, WRITE
@@ -32,7 +32,7 @@ class ZeroCopySender:
     `aclose`, without the wait if an exception was raised. It borrows the socket, which is non-blocking, and never closes it.
     Tasks may share a sender. See send(2), socket(7)."""
 
-    @without(timeout=LIMITED)
+    @renamed("ZeroCopySender", {"timeout": LIMITED})
     def __init__(self, sock: Socket, *, first_key: int | None = None) -> None:
         """As `lowsock.errqueue.ZeroCopySender`. Also raises `ValueError` for a socket with a timeout other than 0."""
         descriptor(sock)
@@ -71,7 +71,7 @@ class ZeroCopySender:
         """As `lowsock.errqueue.ZeroCopySender.send`, awaitable. Memory of `buffer` is read when it is sent: do not change it
         while this waits. See send(2), MSG_ZEROCOPY."""
         if old:
-            refuse_positional("send", "address=..., flags=..., ancdata=...")
+            refuse_old("send", "address", "flags", "ancdata")
         flags, send = checked_flags(flags), self._sender.send
         own = ancdata if ancdata is NO_ANCDATA else snapshot("ancdata", "(level, type, data)", ancdata)
         return await attempt(self._sock, WRITE, lambda: send(data, address=address, flags=flags, ancdata=own))
@@ -88,7 +88,7 @@ class ZeroCopySender:
         """Waits until all sends are complete; returns True. The sender goes on. See recvmsg(2), MSG_ERRQUEUE."""
         return await self.wait()
 
-    @without(1, timeout=LIMITED)
+    @renamed("wait", {"timeout": LIMITED}, after=1)
     async def wait(self, *, key: int | None = None) -> bool:
         """Waits until the send with this number is complete, or all are; returns True. See recvmsg(2), MSG_ERRQUEUE."""
         return await attempt(self._sock, ERROR, lambda: self._sender.wait(0, key) or fail(-errno.EAGAIN))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lowsock import errqueue
 from lowsock._system.errors import fail
 from lowsock._system.exports import public
-from lowsock._system.renamed import without
+from lowsock._system.spellings import renamed
 from lowsock.aio._wait.attempts import attempt, descriptor
 from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiters import ERROR
@@ -58,7 +58,7 @@ async def read(sock: Socket, limit: int = LIMIT) -> list[Event]:
     return errqueue.read(sock, limit)
 
 
-@without(1, timeout=LIMITED)
+@renamed("wait", {"timeout": LIMITED}, after=1)
 async def wait(sock: Socket, *, limit: int = LIMIT) -> list[Event]:
     """Waits until the error queue of ``sock`` has events; returns what `read` then returns.
 

@@ -13,7 +13,7 @@ from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.errors import fail, unsupported
 from lowsock._system.ffi import lib
-from lowsock._system.renamed import without
+from lowsock._system.spellings import renamed
 from lowsock._system.target import target
 from lowsock.cmsg._base import NO_OPTION, ControlMessage, Row, pair, row_of
 from lowsock.cmsg._fields import INT_SIZE
@@ -34,7 +34,7 @@ _TIME_OPTIONS = (*_EXCLUSIVE, "SO_TIMESTAMPING", *_NEW)  # setting one can clear
 _UNSUPPORTED = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-@without(fds="max_fds=...")
+@renamed("space", {"fds": "max_fds=..."})
 def space(*classes: type[ControlMessage], max_fds: int = 0) -> int:
     """The ``ancbufsize`` for one message of each of ``classes`` beside ``max_fds`` descriptors.
 
@@ -47,7 +47,7 @@ def space(*classes: type[ControlMessage], max_fds: int = 0) -> int:
     return sum(map(CMSG_SPACE, rooms)) + (CMSG_SPACE(max_fds * INT_SIZE) if max_fds else 0)
 
 
-@without(fds="max_fds=...")
+@renamed("enable", {"fds": "max_fds=..."})
 def enable(sock: Socket, *classes: type[ControlMessage], max_fds: int = 0, timestamping: int = RECEIVE_BY_SOFTWARE) -> int:
     """Sets the socket options that make messages of ``classes`` arrive; returns the ``ancbufsize`` that holds them.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from lowsock._memory.ancillary import CMSG_SPACE
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
-from lowsock._system.renamed import without
+from lowsock._system.spellings import renamed
 from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import INT_SIZE, SECOND, UINT, UINT32, UINT64, layout, number
 from lowsock.cmsg._questions import ReceiveTime
@@ -88,7 +88,7 @@ class TimestampNs(ReceiveTime):
     __slots__ = ()
     _fields = ("timestamp_ns",)
 
-    @without(nanoseconds="timestamp_ns=...")
+    @renamed("TimestampNs", {"nanoseconds": "timestamp_ns=..."})
     def __new__(cls, *, timestamp_ns: int) -> Self:
         """``timestamp_ns``: nanoseconds since the epoch, below zero before it, in the libc's own form."""
         return cls.from_data(_packed("timestamp_ns", timestamp_ns, _TIMESPEC))
@@ -117,7 +117,7 @@ class Timestamp(ReceiveTime):
     __slots__ = ()
     _fields = ("timestamp_ns",)
 
-    @without(nanoseconds="timestamp_ns=...")
+    @renamed("Timestamp", {"nanoseconds": "timestamp_ns=..."})
     def __new__(cls, *, timestamp_ns: int) -> Self:
         """``timestamp_ns``: nanoseconds since the epoch, below zero before it, cut off to whole microseconds."""
         return cls.from_data(_packed("timestamp_ns", timestamp_ns, _TIMEVAL, _MICROSECOND))
@@ -147,7 +147,7 @@ class Timestamping(ReceiveTime):
     __slots__ = ()
     _fields = ("software_ns", "hardware_ns")
 
-    @without(software="software_ns=...", hardware="hardware_ns=...")
+    @renamed("Timestamping", {"software": "software_ns=...", "hardware": "hardware_ns=..."})
     def __new__(cls, *, software_ns: int | None = None, hardware_ns: int | None = None) -> Self:
         """Nanoseconds; None and 0 are one."""
         times = (_packed("software_ns", software_ns or 0, _TIMESPEC), bytes(_TIMESPEC.size))
@@ -298,7 +298,7 @@ class TxTime(ControlMessage):
     __slots__ = ()
     _fields = ("txtime_ns",)
 
-    @without(nanoseconds="txtime_ns=...")
+    @renamed("TxTime", {"nanoseconds": "txtime_ns=..."})
     def __new__(cls, *, txtime_ns: int) -> Self:
         return cls.from_data(_U64.pack(number("txtime_ns", txtime_ns, UINT64)))
 

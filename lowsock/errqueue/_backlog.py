@@ -21,7 +21,7 @@ class Backlog:
         self.dropped = 0
 
     def add(self, event: Event) -> None:
-        """Adds an event; a completion that follows another one is merged with it. It may be done twice for the same event."""
+        """Adds an event; a completion that follows another one is merged with it. Twice for one event is once."""
         last = self._events[-1] if self._events else None
         if isinstance(event, ZeroCopyCompletion) and isinstance(last, ZeroCopyCompletion):
             if last.is_followed_by(event):

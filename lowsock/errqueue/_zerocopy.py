@@ -23,7 +23,7 @@ from lowsock._system.arguments import checked_int, checked_seconds
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.errors import fail, time_out, unsupported
 from lowsock._system.ffi import ffi
-from lowsock._system.renamed import refuse_positional
+from lowsock._system.spellings import refuse_old
 from lowsock._system.target import target
 from lowsock._system.waiting import SharedWaiter
 from lowsock.cmsg._fields import UINT32
@@ -159,7 +159,7 @@ class ZeroCopySender:
         `lowsock.sendmsg`, and so are errors and timeouts; `TypeError` for other memory than that.
         """
         if old:
-            refuse_positional("send", "address=..., flags=..., ancdata=...")
+            refuse_old("send", "address", "flags", "ancdata")
         region = self._region("data", data)
         flags = checked_int("flags", flags)
         control = encode(ancdata)

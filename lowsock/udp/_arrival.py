@@ -14,6 +14,7 @@ from lowsock._memory.address import decode_name
 from lowsock._memory.ancillary import parse
 from lowsock._memory.buffers import PYPY
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.spellings import missing
 from lowsock.cmsg._portable import arrival
 from lowsock.cmsg._questions import ECN
 
@@ -35,6 +36,7 @@ _address_cache: dict[bytes, Address] = {}
 _control_cache: dict[bytes, tuple[str | None, int | None, ECN | None]] = {}
 _formats: dict[int, Any] = {}
 _burst_formats: dict[int, Any] = {}
+_GONE = {"timestamp": "use timestamp_ns"}
 
 
 class Datagram(NamedTuple):
@@ -49,7 +51,7 @@ class Datagram(NamedTuple):
     """The interface that it came in by; None if unknown."""
     ecn: ECN | None = None
     """Explicit congestion notification; None if unknown."""
-    timestamp: int | None = None
+    timestamp_ns: int | None = None
     """When the kernel received it, in nanoseconds since the epoch; None where the endpoint did not ask."""
     msg_flags: int = 0
     """``MSG_CTRUNC``: more control messages than there was room for were asked for. No data is ever cut off."""
@@ -65,23 +67,17 @@ class Coalesced(NamedTuple):
     local: str | None = None
     ifindex: int | None = None
     ecn: ECN | None = None
-    timestamp: int | None = None
+    timestamp_ns: int | None = None
     msg_flags: int = 0
 
-    @property
-    def segments(self) -> int:
-        """How many datagrams there are."""
-        return max(-(-len(self.data) // self.segment_size), 1) if self.segment_size else 1
-
-    @property
-    def datagrams(self) -> list[Datagram]:
-        """The datagrams, each by itself."""
+    def split(self) -> list[Datagram]:
+        """The datagrams, each by itself: a list of at least one."""
         data, size = self.data, self.segment_size
         pieces = [data[at : at + size] for at in range(0, len(data), size)] if data else [data]
         return [Datagram(piece, *self[2:]) for piece in pieces]
 
 
-class Received(NamedTuple):
+class Scattered(NamedTuple):
     """What `Endpoint.recv_into` put into the caller's memory, and how it came. See udp(7)."""
 
     nbytes: int
@@ -91,9 +87,14 @@ class Received(NamedTuple):
     local: str | None = None
     ifindex: int | None = None
     ecn: ECN | None = None
-    timestamp: int | None = None
+    timestamp_ns: int | None = None
     msg_flags: int = 0
     """``MSG_TRUNC``: the buffers were too small, and the rest is lost."""
+
+
+if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would take any name
+    Datagram.__getattr__ = Scattered.__getattr__ = missing(__name__, _GONE)
+    Coalesced.__getattr__ = missing(__name__, {**_GONE, "segments": "use len(split())", "datagrams": "use split()"})
 
 
 class RecvBuffer:

@@ -9,7 +9,6 @@ import socket
 from typing import TYPE_CHECKING
 
 from lowsock._memory.address import encode_for, family_of
-from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
 from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
@@ -86,7 +85,6 @@ def _probe_segments(family: int) -> int | None:
 
 def set_clock(sock: Socket, clock: int) -> bool:
     """Sets SO_TXTIME; False where the kernel lacks it."""
-    clock = checked_int("txtime", clock, least=0)
     if _TXTIME is None:
         return False
     value = LAYOUTS["lowsock_txtime"].pack(clock, 0)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lowsock._memory.ancillary import CMSG_SPACE, encode
 from lowsock._system.arguments import checked_int
@@ -14,9 +14,6 @@ from lowsock.cmsg._questions import LocalAddress, TrafficClass
 from lowsock.cmsg._times import TxTime
 from lowsock.cmsg._udp import Segment
 
-if TYPE_CHECKING:
-    from lowsock.cmsg._base import ControlMessage
-
 _MAX_CACHED = 1024  # control buffers
 _IPV4, _IPV6 = "0.0.0.0", "::"
 
@@ -25,9 +22,11 @@ class Ancillary(NamedTuple):
     """What the control messages of a send say of each datagram, checked."""
 
     ecn: int | None = None
-    source: str | None = None
+    local: str | None = None
     ifindex: int | None = None
-    txtime: int | None = None
+    txtime_ns: int | None = None
+    others: tuple[tuple[int, int, bytes], ...] = ()
+    """The caller's own."""
 
 
 NO_ANCILLARY = Ancillary()
@@ -36,7 +35,7 @@ NO_ANCILLARY = Ancillary()
 class ControlBuffer(NamedTuple):
     """Control messages, and the buffer that holds them."""
 
-    messages: tuple[ControlMessage, ...]
+    messages: tuple[tuple[int, int, bytes], ...]
     buffer: bytes
 
 
@@ -45,13 +44,13 @@ _cache: dict[Any, ControlBuffer] = {}
 SEGMENT_CONTROL: dict[int, bytes] = {}  # control buffers with a segment's size and nothing else
 
 
-def checked(ecn: Any, source: Any, ifindex: Any, txtime: Any) -> Ancillary:
+def checked(ecn: Any, local: Any, ifindex: Any = None, txtime_ns: Any = None) -> Ancillary:
     """The arguments of a send as plain values, which are equal only if they mean the same."""
     return Ancillary(
         None if ecn is None else number("ecn", ecn, 3),
-        None if source is None else host_text("source", source),
+        None if local is None else host_text("local", local),
         None if ifindex is None else checked_int("ifindex", ifindex, least=0),
-        None if txtime is None else number("txtime", txtime, UINT64),
+        None if txtime_ns is None else number("txtime_ns", txtime_ns, UINT64),
     )
 
 
@@ -68,37 +67,28 @@ def control_buffer(ancillary: Ancillary, ipv4: bool, dscp: int, segment: int) ->
     found = _cache.get(key)
     if found is None:
         found = _pack(_messages(ancillary, ipv4, dscp, segment))
-        if ancillary.txtime is None:  # else each datagram has its own
+        if ancillary.txtime_ns is None and not ancillary.others:  # else each datagram has its own
             if len(_cache) >= _MAX_CACHED:
                 _cache.clear()
             _cache[key] = found
     return found
 
 
-def _messages(ancillary: Ancillary, ipv4: bool, dscp: int, segment: int) -> tuple[ControlMessage, ...]:
+def _messages(ancillary: Ancillary, ipv4: bool, dscp: int, segment: int) -> tuple[tuple[int, int, bytes], ...]:
     to = _IPV4 if ipv4 else _IPV6
-    messages: list[ControlMessage] = []
+    messages: list[tuple[int, int, bytes]] = []
     if segment:
         messages.append(Segment(size=segment))
     if ancillary.ecn is not None:
         messages.append(towards(to, TrafficClass, dscp=dscp, ecn=ancillary.ecn))
-    if ancillary.source is not None or ancillary.ifindex is not None:
-        messages.append(_source(to, ancillary.source, ancillary.ifindex))
-    if ancillary.txtime is not None:
-        messages.append(TxTime(txtime_ns=ancillary.txtime))
-    return tuple(messages)
+    if ancillary.local is not None or ancillary.ifindex is not None:
+        messages.append(towards(to, LocalAddress, local=ancillary.local, ifindex=ancillary.ifindex))
+    if ancillary.txtime_ns is not None:
+        messages.append(TxTime(txtime_ns=ancillary.txtime_ns))
+    return (*messages, *ancillary.others)
 
 
-def _source(to: str, source: str | None, ifindex: int | None) -> ControlMessage:
-    try:
-        return towards(to, LocalAddress, local=source, ifindex=ifindex)
-    except ValueError as error:
-        if len(error.args) == 1 and str(error).startswith("local"):
-            error.args = (f"source{str(error)[len('local') :]}",)
-        raise
-
-
-def _pack(messages: tuple[ControlMessage, ...]) -> ControlBuffer:
+def _pack(messages: tuple[tuple[int, int, bytes], ...]) -> ControlBuffer:
     if not messages:
         return NO_MESSAGES
     control = encode(messages)

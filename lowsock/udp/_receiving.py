@@ -9,14 +9,15 @@ import socket
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced, Scattered
+from lowsock._memory import buffers as memory
+from lowsock._memory.buffers import IOV_MAX, PYPY, Bounced
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT, MSG_ERRQUEUE
 from lowsock._system.errors import fail, raised_here, raised_inside
 from lowsock._system.ffi import lib
 from lowsock._system.target import target
 from lowsock._system.waiting import retry
-from lowsock.udp._arrival import CHANGED, DATAGRAM, SHIFT, SIZE, Burst, Coalesced, Datagram, Received, RecvBuffer
+from lowsock.udp._arrival import CHANGED, DATAGRAM, SHIFT, SIZE, Burst, Coalesced, Datagram, RecvBuffer, Scattered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ class Receiver:
     off."""
 
     def __init__(self, sock: Socket, timestamps: bool) -> None:
-        self._sock = sock
+        self.sock = sock
         self._timestamps = timestamps
         self._free: list[RecvBuffer] = []
         self._countdown = _BURST_AFTER  # single datagrams until a burst is tried
@@ -59,12 +60,12 @@ class Receiver:
         flags = checked_int("flags", flags)
         if flags & MSG_ERRQUEUE:
             raise ValueError("flags must not have MSG_ERRQUEUE: read_errors reads the error queue")
-        return flags | MSG_DONTWAIT if target(self._sock)[1] else flags
+        return flags | MSG_DONTWAIT if target(self.sock)[1] else flags
 
     def _retry(self, scratch: RecvBuffer, flags: int, attempt: Attempt, answer: int) -> int:
         """Goes on after an ``answer`` of -errno."""
         try:
-            return retry(self._sock, flags, _POLLIN, attempt, answer)
+            return retry(self.sock, flags, _POLLIN, attempt, answer)
         except OSError as error:
             if raised_inside(error):  # EAGAIN, mostly: nothing came, so the memory can be used again
                 self._free.append(scratch)
@@ -89,7 +90,7 @@ class Receiver:
 
     def _receive(self, scratch: RecvBuffer, flags: int) -> int:
         """The same. The commonest case is written out, because the interpreter is slow right after a system call."""
-        sock, answer = self._sock, _EINTR
+        sock, answer = self.sock, _EINTR
         if flags is ZERO and type(sock) is _Socket:
             answer = _udp_recv(scratch.struct, sock.fileno(), DATAGRAM, MSG_DONTWAIT if sock.gettimeout() else 0)
             if 0 <= answer < CHANGED:
@@ -137,7 +138,7 @@ class Receiver:
         """The datagrams that are queued, by one recvmmsg(2)."""
         scratch = self.take()
         burst = scratch.burst = scratch.burst or Burst()
-        sock, answer = self._sock, _EINTR
+        sock, answer = self.sock, _EINTR
         if flags is ZERO and type(sock) is _Socket:
             answer = _recv_burst(scratch.struct, burst.struct, sock.fileno(), MSG_DONTWAIT if sock.gettimeout() else 0)
         if answer < 0:
@@ -181,19 +182,19 @@ class Receiver:
 
     # ---- into the caller's memory ----
 
-    def into(self, buffers: Iterable[Buffer], flags: int) -> Received:
+    def into(self, buffers: Iterable[Buffer], flags: int) -> Scattered:
         scratch = self.take()
         answer = self._bounce(scratch, buffers, flags) if PYPY else self._scatter(scratch, buffers, flags)
         size, segment = answer & SIZE, answer >> SHIFT
         address, local, ifindex, ecn, msg_flags = scratch.meta
         time = scratch.time() if self._timestamps else None
         segment = segment if 0 < segment < size else max(size, 1)
-        found = Received(size, segment, address, local, ifindex, ecn, time, msg_flags)
+        found = Scattered(size, segment, address, local, ifindex, ecn, time, msg_flags)
         self._free.append(scratch)
         return found
 
     def _scatter(self, scratch: RecvBuffer, buffers: Iterable[Buffer], flags: int) -> int:
-        scattered = Scattered(buffers)
+        scattered = memory.Scattered(buffers)
         try:
             flags = self._checked_flags(flags)
 

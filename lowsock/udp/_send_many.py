@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Datagrams to different destinations in one batch, each with the same control messages. See sendmmsg(2)."""
+"""Datagrams to different destinations in one batch. See sendmmsg(2).
+
+Most batches are ``(data, address)`` throughout, and all have the same control messages, or none: these go the quick way.
+Where one has its own, `_mixed` sends them.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,13 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from lowsock._batch.functions import _send_plain, sendmmsg
-from lowsock._batch.outbox import BATCH, Outbox, deliver, encode_named
+from lowsock._batch.outbox import BATCH, deliver, encode_named
 from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._memory.buffers import as_bytes
 from lowsock._system.arguments import checked_int, iterated
 from lowsock._system.errors import raised_inside
-from lowsock._system.ffi import ffi
 from lowsock.udp._control import NO_ANCILLARY, Ancillary, checked
+from lowsock.udp._mixed import OWN, Datagrams, send_mixed
 
 if TYPE_CHECKING:
     from lowsock._system.types import Address, Socket
@@ -22,17 +26,21 @@ if TYPE_CHECKING:
 
     Pairs = list[tuple[bytes, Address]]
 
+SHAPE = "(data, address), Transmit or Datagram"
 
-def send_many(sender: Sender, datagrams: Any, ecn: Any, source: Any, flags: int) -> int:
+
+def send_many(sender: Sender, datagrams: Any, ecn: Any, local: Any, flags: int) -> int:
     """Sends all as far as they go; returns how many went."""
     flags = checked_int("flags", flags)
-    ancillary = NO_ANCILLARY if ecn is None and source is None else checked(ecn, source, None, None)
+    ancillary = NO_ANCILLARY if ecn is None and local is None else checked(ecn, local)
     pairs = [
-        item if type(item) is tuple and len(item) == 2 and type(item[0]) is bytes else _pair(i, item)
-        for i, item in enumerate(iterated("datagrams", "(data, address)", datagrams))
+        item if type(item) is tuple and len(item) == 2 and type(item[0]) is bytes else _item(i, item)
+        for i, item in enumerate(iterated("datagrams", SHAPE, datagrams))
     ]
     if not pairs:
         return 0
+    if {*map(type, pairs)} != {tuple}:
+        return send_mixed(sender, pairs, ancillary, flags)
     refused = sender.ecn_refused
     try:
         return _send(sender, pairs, ancillary, flags)
@@ -46,10 +54,12 @@ def send_many(sender: Sender, datagrams: Any, ecn: Any, source: Any, flags: int)
         return sent
 
 
-def _pair(i: int, item: Any) -> tuple[bytes, Address]:
-    """A datagram of a batch, checked; its address is not."""
+def _item(i: int, item: Any) -> Any:
+    """A datagram of a batch: one with a shape of its own as it is, others as pairs whose addresses are not checked."""
+    if isinstance(item, OWN):
+        return item
     if not isinstance(item, (tuple, list)) or len(item) != 2:
-        raise TypeError(f"datagrams[{i}] must be a tuple (data, address), not {item!r:.60}")
+        raise TypeError(f"datagrams[{i}] must be a tuple (data, address), a Transmit or a Datagram, not {item!r:.60}")
     data, address = item
     return as_bytes(f"datagrams[{i}] data", data), address
 
@@ -90,21 +100,3 @@ def _control(sender: Sender, names: list[bytes], ancillary: Ancillary) -> list[b
         return [sender.control_buffer(ancillary, names[0], 0).buffer] * len(names)
     buffers = {name: sender.control_buffer(ancillary, name, 0).buffer for name in set(names)}
     return [buffers[name] for name in names]
-
-
-class Datagrams(Outbox):
-    """An outbox whose control buffers are few."""
-
-    __slots__ = ()
-
-    def put_control(self, buffers: list[bytes]) -> None:
-        """Takes the control buffer of each datagram; equal ones are stored once."""
-        starts: dict[bytes, int] = {}
-        for buffer in buffers:
-            if buffer not in starts:
-                starts[buffer] = sum(map(len, starts))
-        if not any(starts):
-            return
-        self.struct.control = self._keep_alive(ffi.from_buffer("char[]", b"".join(starts)))
-        self.struct.control_starts = self._keep_alive(ffi.new("long long[]", [starts[buffer] for buffer in buffers]))
-        self.struct.control_sizes = self._keep_alive(ffi.new("long long[]", list(map(len, buffers))))

@@ -97,13 +97,13 @@ class Sender:
         return Fallbacks(self.offload_refused, self.ecn_refused, {address: segment for address, segment, _ in known})
 
     def send(
-        self, data: Buffer, address: Address, segment: Any, ecn: Any, source: Any, ifindex: Any, txtime: Any, flags: int
+        self, data: Buffer, address: Address, segment: Any, ecn: Any, local: Any, ifindex: Any, txtime_ns: Any, flags: int
     ) -> int:
         if flags is not ZERO:
             flags = checked_int("flags", flags)
         name = b"" if address is None else encode_for(self.sock, address, self.family)
-        plain = ecn is None and source is None and ifindex is None and txtime is None
-        ancillary = NO_ANCILLARY if plain else checked(ecn, source, ifindex, txtime)
+        plain = ecn is None and local is None and ifindex is None and txtime_ns is None
+        ancillary = NO_ANCILLARY if plain else checked(ecn, local, ifindex, txtime_ns)
         if type(data) is bytes:
             if segment is None:
                 return Sending(self, data, len(data), max(len(data), 1), name, address, ancillary, flags).run()
@@ -111,17 +111,20 @@ class Sender:
                 segment = checked_segment(segment)
             size = len(data)
             answer = None
-            if plain and segment < size <= segment * self._segments and size <= MAX_BYTES and not self._is_slow(name):
+            if (
+                plain
+                and segment < size <= segment * self._segments
+                and size <= MAX_BYTES
+                and self.offload_refused is None
+                and self.zerocopy is None
+                and name not in self._refused
+            ):
                 answer = self._send_fast(data, size, segment, name, flags)
                 if answer >= 0:
-                    return -(-size // segment)
+                    return answer
             return Sending(self, data, size, segment, name, address, ancillary, flags).run(answer)
         segment = None if segment is None else checked_segment(segment)
         return self._send_buffer(data, segment, name, address, ancillary, flags)
-
-    def _is_slow(self, name: bytes) -> bool:
-        """Whether a send takes the slow path: after a refusal, or with a zero-copy sender."""
-        return self.offload_refused is not None or name in self._refused or self.zerocopy is not None
 
     def _send_fast(self, data: bytes, size: int, segment: int, name: bytes, flags: int) -> int:
         """Sends all of it by one call, as is usual; returns the bytes, or -errno."""
@@ -234,9 +237,10 @@ class Sending:
         self._name, self._address, self._ancillary, self._flags = name, address, ancillary, flags
         self._at = self._sent = 0
 
-    def run(self, first: int | None = None) -> int:
-        """Sends as far as it goes, and waits for the first datagram only; returns how many went. ``first`` is the -errno
-        of an attempt with offload that was made already: the kernel reports an error once, so it must not be lost."""
+    def run(self, first: int | None = None, wait: bool = True) -> int:
+        """Sends as far as it goes, and waits for the first datagram only, if ``wait``; returns how many bytes went.
+        ``first`` is the -errno of an attempt with offload that was made already: the kernel reports an error once, so it
+        must not be lost."""
         sender, flags = self._sender, self._flags
         step = self._step if sender.zerocopy is None else self._zerocopy_step
         if target(sender.sock)[1]:
@@ -245,14 +249,18 @@ class Sending:
             fd = target(sender.sock)[0]
             answer = step(fd) if first is None else self._handle_answer(fd, first, *self._next())
             first = None
-            if answer < 0 and not self._sent:
+            if answer < 0 and wait and not self._sent:
                 answer = retry(sender.sock, flags, _POLLOUT, step, answer)
             if answer >= 0:
                 self._sent += answer
                 self._at = min(self._sent * self._segment, self._size)
             elif answer != _EINTR:
                 break  # the next call says why
-        return self._sent
+        return self._at
+
+    def is_done(self) -> bool:
+        """Whether all has gone."""
+        return self._sent > 0 and self._at >= self._size
 
     def _step(self, fd: int) -> int:
         """One system call's worth, with offload where it is offered; returns the datagrams that went, or -errno."""

@@ -101,7 +101,8 @@ def test_a_look_at_an_error_queue(udp_pair):
     endpoint = udp.Endpoint(udp_pair.a)
     trio.run(checked, errqueue.read, udp_pair.a)
     trio.run(checked, endpoint.read_errors)
-    trio.run(checked, endpoint.close)
+    trio.run(checked, endpoint.drain)
+    trio.run(checked, endpoint.aclose)
 
 
 def test_a_flood_leaves_others_their_turn_and_can_be_cancelled(pair):

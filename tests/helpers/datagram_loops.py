@@ -222,7 +222,9 @@ def sending_to(transport, host="127.0.0.1"):
 
 def send_together(sock, pieces):
     """By one call, so that the kernel can hand them out by one as well."""
-    assert udp.Endpoint(sock, gro=False).send(b"".join(pieces), segment_size=len(pieces[0])) == len(pieces)
+    assert udp.Endpoint(sock, gro=False).send(b"".join(pieces), address=None, segment_size=len(pieces[0])) == len(
+        b"".join(pieces)
+    )
 
 
 def nobody(host="127.0.0.1"):

@@ -50,6 +50,32 @@ def two4():
     made.close()
 
 
+class Stuck:
+    """A socket whose datagrams stay in the kernel, because ARP finds nobody, until `let_go`."""
+
+    to = ("10.8.0.2", 9)
+
+    def __init__(self, space, other):
+        self._space = space
+        space.link("cable", other)
+        space.address("cable", "10.8.0.1/24")
+        with space:
+            self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self.other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def let_go(self):
+        self._space.ip("neigh", "replace", "10.8.0.2", "lladdr", "02:00:00:00:00:02", "dev", "cable")
+
+
+@pytest.fixture
+def in_flight(new_namespace):
+    """Where sends by MSG_ZEROCOPY stay in flight."""
+    made = Stuck(new_namespace(), new_namespace())
+    yield made
+    made.sock.close()
+    made.other.close()
+
+
 def bound(family, host):
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.setsockopt(

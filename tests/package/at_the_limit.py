@@ -141,10 +141,10 @@ def streams(a, b):
 
 
 def endpoints(a, b):
-    sender, receiver = udp.Endpoint(a), udp.Endpoint(b, timestamps=True, errors=True)
-    sender.send(bytes(5_000), segment_size=1000)
+    sender, receiver = udp.Endpoint(a), udp.Endpoint(b, recv_timestamps=True, recv_errors=True)
+    sender.send(bytes(5_000), address=None, segment_size=1000)
     receiver.recv()
-    sender.send(bytes(5_000), segment_size=1000)
+    sender.send(bytes(5_000), address=None, segment_size=1000)
     receiver.recv_coalesced(), repr(sender.fallbacks)
     sender.send_many([(b"x", None), (b"y", None)])
     receiver.recv_into([bytearray(10)]), receiver.read_errors()

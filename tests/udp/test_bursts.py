@@ -54,7 +54,7 @@ def forced(endpoint):
 
 def all_of(endpoint, receive=lambda endpoint: endpoint.recv()):
     """Calls until there is nothing left; the lists that they returned."""
-    endpoint._receiver._sock.setblocking(False)
+    endpoint._receiver.sock.setblocking(False)
     lists = []
     while True:
         try:
@@ -70,7 +70,7 @@ def test_what_came_alone_comes_together(socks):
     senders, sock, to = socks
     receiver = eager(sock)
     for i in range(10):
-        senders[0].send(b"%d" % i, to)
+        senders[0].send(b"%d" % i, address=to)
     assert [each.data for each in receiver.recv()] == [b"%d" % i for i in range(10)]
 
 
@@ -79,7 +79,7 @@ def test_a_burst_has_64_at_most_and_the_rest_is_next(socks, count):
     senders, sock, to = socks
     receiver = eager(sock)
     for i in range(count):
-        senders[0].send(b"%03d" % i, to)
+        senders[0].send(b"%03d" % i, address=to)
     lists = all_of(receiver, forced)
     assert [len(each) for each in lists] == [64] * (count // 64) + [count % 64] * (count % 64 > 0)
     assert [each.data for found in lists for each in found] == [b"%03d" % i for i in range(count)]
@@ -94,7 +94,7 @@ def test_it_is_what_one_call_after_the_other_brings(socks, gro, timestamps):
     """Of many sizes, from several sources, with several marks, joined or not: the same datagrams told in the same way."""
     senders, sock, to = socks
     chance = random.Random(7)
-    receiver = eager(sock, gro=gro, timestamps=timestamps)
+    receiver = eager(sock, gro=gro, recv_timestamps=timestamps)
     for turn in range(60):
         expected = []
         begun = time.time_ns()
@@ -103,13 +103,13 @@ def test_it_is_what_one_call_after_the_other_brings(socks, gro, timestamps):
             size, count, ecn = chance.choice(SIZES), chance.choice([1, 1, 1, 3]), chance.choice([None, 1, 2])
             data = os.urandom(size * count if size < 2000 else size)
             step = size if 0 < size < 2000 else max(size, 1)
-            sender.send(data, to, segment_size=step, ecn=ecn)
+            sender.send(data, address=to, segment_size=step, ecn=ecn)
             pieces = [data[at : at + step] for at in range(0, len(data), step)] or [b""]
             expected += [(piece, sender._sock.getsockname()[1], cmsg.ECN(ecn or 0)) for piece in pieces]
         got = [each for found in all_of(receiver, chance.choice([forced, lambda each: each.recv()])) for each in found]
         assert [(each.data, each.address[1], each.ecn) for each in got] == expected
         assert {(each.address[0], each.local, each.msg_flags) for each in got} == {(to[0], to[0].replace("::ffff:", ""), 0)}
-        assert all(begun - 10**9 <= each.timestamp <= time.time_ns() + 10**9 if timestamps else each.timestamp is None
+        assert all(begun - 10**9 <= each.timestamp_ns <= time.time_ns() + 10**9 if timestamps else each.timestamp_ns is None
                    for each in got)  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_one_shape_again_and_again(socks):
     for _ in range(4):
         pieces = [os.urandom(300) for _ in range(20)]
         for piece in pieces:
-            senders[0].send(piece, to)
+            senders[0].send(piece, address=to)
         assert [each.data for each in forced(receiver)] == pieces
 
 
@@ -132,11 +132,11 @@ def test_a_burst_leaves_the_other_receives_their_news(socks):
     ports = [sender._sock.getsockname()[1] for sender in senders]
     for order in ([0, 1, 2], [2, 2, 2], [0, 0, 1]):
         for i in order:
-            senders[i].send(b"x" * 9, to)
+            senders[i].send(b"x" * 9, address=to)
         assert [each.address[1] for each in forced(receiver)] == [ports[i] for i in order]
-        senders[order[-1]].send(b"y", to)
+        senders[order[-1]].send(b"y", address=to)
         assert receiver.recv_coalesced().address[1] == ports[order[-1]]
-        senders[order[0]].send(b"y", to)
+        senders[order[0]].send(b"y", address=to)
         assert receiver.recv_into([bytearray(9)]).address[1] == ports[order[0]]
 
 
@@ -148,7 +148,7 @@ def test_the_first_that_comes_alone_makes_the_next_call_a_burst(socks):
     senders, sock, to = socks
     receiver = udp.Endpoint(sock)
     for i in range(5):
-        senders[0].send(b"%d" % i, to)
+        senders[0].send(b"%d" % i, address=to)
     assert [len(each) for each in all_of(receiver)] == [1, 4]
 
 
@@ -157,10 +157,10 @@ def test_joined_ones_make_the_next_call_a_single_receive(socks):
     senders, sock, to = socks
     receiver = eager(sock)
     for _ in range(3):
-        senders[0].send(b"abcdef", to, segment_size=2)
+        senders[0].send(b"abcdef", address=to, segment_size=2)
     assert len(receiver.recv()) == 9
     for _ in range(3):
-        senders[0].send(b"abcdef", to, segment_size=2)
+        senders[0].send(b"abcdef", address=to, segment_size=2)
     assert [len(each) for each in all_of(receiver)] == [3, 3, 3]
 
 
@@ -170,7 +170,7 @@ def test_who_asks_and_is_answered_receives_singly(socks, monkeypatch):
     receiver, bursts = eager(sock), []
     monkeypatch.setattr(receiving, "_recv_burst", lambda *all: bursts.append(1) or lib.lowsock_udp_recv_burst(*all))
     for _ in range(1 + receiving._BURST_RETRY):
-        senders[0].send(b"?", to)
+        senders[0].send(b"?", address=to)
         assert len(receiver.recv()) == 1
     assert len(bursts) == 1
 
@@ -180,8 +180,8 @@ def test_other_flags_receive_one(socks, flags):
     senders, sock, to = socks
     receiver = eager(sock)
     for data in (b"1", b"2"):
-        senders[0].send(data, to)
-    assert [each.data for each in receiver.recv(flags)] == [b"1"]
+        senders[0].send(data, address=to)
+    assert [each.data for each in receiver.recv(flags=flags)] == [b"1"]
     assert [each.data for each in forced(receiver)] == ([b"1", b"2"] if flags & socket.MSG_PEEK else [b"2"])
 
 
@@ -202,16 +202,16 @@ def test_flags_of_a_burst_are_checked(socks):
     receiver = eager(socks[1])
     socks[1].settimeout(None)
     with pytest.raises(TypeError, match="flags"):
-        receiver.recv(float(socket.MSG_DONTWAIT))
+        receiver.recv(flags=float(socket.MSG_DONTWAIT))
     with pytest.raises(BlockingIOError):
-        receiver.recv(socket.MSG_DONTWAIT)
+        receiver.recv(flags=socket.MSG_DONTWAIT)
 
 
 def test_a_burst_of_a_blocking_socket_waits_for_the_first_only(socks):
     senders, sock, to = socks
     sock.settimeout(None)
     receiver = eager(sock)
-    timer = threading.Timer(0.05, senders[0].send, (b"later", to))
+    timer = threading.Timer(0.05, senders[0].send, (b"later",), {"address": to})
     timer.start()
     assert [each.data for each in receiver.recv()] == [b"later"]
     timer.join()
@@ -259,7 +259,7 @@ def test_a_signal_while_a_burst_waits(socks, raising, timeout):
     receiver = eager(sock)
 
     def handler(*_):
-        senders[0].send(b"from the handler", to)
+        senders[0].send(b"from the handler", address=to)
         if raising:
             raise Interrupted
 
@@ -278,15 +278,15 @@ def test_a_signal_while_a_burst_waits(socks, raising, timeout):
 def test_memory_whose_news_were_not_learned_is_not_used_again(socks, monkeypatch):
     senders, sock, to = socks
     receiver = eager(sock)
-    senders[0].send(b"0", to)
+    senders[0].send(b"0", address=to)
     forced(receiver)
     for sender in senders[:2]:
-        sender.send(b"1", to)
+        sender.send(b"1", address=to)
     with monkeypatch.context() as patch:
         patch.setattr(receiving.Burst, "rows", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             forced(receiver)
-    senders[1].send(b"2", to)
+    senders[1].send(b"2", address=to)
     (got,) = forced(receiver)
     assert (got.data, got.address[1]) == (b"2", senders[1]._sock.getsockname()[1])
 
@@ -307,7 +307,7 @@ def test_threads_share_an_endpoint_that_takes_bursts(socks):
 
     def give(sender):
         for i in range(300):
-            sender.send(b"%03d" % i * 50, to)
+            sender.send(b"%03d" % i * 50, address=to)
 
     threads = [threading.Thread(target=take) for _ in range(3)]
     threads += [threading.Thread(target=give, args=(sender,)) for sender in senders]
@@ -357,10 +357,13 @@ def test_control_messages_that_find_no_room_are_told(new_namespace, way):
 def test_the_error_queue_is_not_read_by_a_receive(socks, way):
     senders, sock, to = socks
     receiver = eager(sock) if way == "burst" else udp.Endpoint(sock)
-    call = {"recv_coalesced": receiver.recv_coalesced, "recv_into": lambda flags: receiver.recv_into([bytearray(9)], flags)}
+    call = {
+        "recv_coalesced": receiver.recv_coalesced,
+        "recv_into": lambda flags: receiver.recv_into([bytearray(9)], flags=flags),
+    }
     with pytest.raises(ValueError, match="MSG_ERRQUEUE: read_errors"):
-        call.get(way, receiver.recv)(constants.MSG_ERRQUEUE)
-    senders[0].send(b"x", to)
+        call.get(way, receiver.recv)(flags=constants.MSG_ERRQUEUE)
+    senders[0].send(b"x", address=to)
     assert [each.data for each in receiver.recv()] == [b"x"]
 
 
@@ -371,7 +374,7 @@ def test_recv_into_that_has_nothing_costs_no_memory(socks, flags):
     boxes = []
     for _ in range(3):
         with pytest.raises(BlockingIOError):
-            receiver.recv_into([bytearray(10)], flags)
+            receiver.recv_into([bytearray(10)], flags=flags)
         boxes.append([id(each) for each in receiver._receiver._free])
     assert boxes == [boxes[0]] * 3
     assert len(boxes[0]) == 1

@@ -28,12 +28,12 @@ def test_without_checksums_offload_is_off_for_the_socket_and_the_same_data_goes_
         b.setsockopt(constants.SOL_UDP, constants.UDP_NO_CHECK6_RX, 1)
     with a, b:
         one = udp.Endpoint(a)
-        assert one.send(numbered(5000), b.getsockname(), segment_size=1000) == 5
+        assert one.send(numbered(5000), address=b.getsockname(), segment_size=1000) == 5000
         assert receive(b, 5) == cut(numbered(5000), 1000)
         a.setsockopt(level, name, 1)
         for _ in range(2):
             expected = cut(numbered(size), 1000)
-            assert one.send(numbered(size), b.getsockname(), segment_size=1000) == len(expected)
+            assert one.send(numbered(size), address=b.getsockname(), segment_size=1000) == size
             assert receive(b, len(expected)) == expected
             assert one.fallbacks == udp.Fallbacks(errno.EINVAL, None, {})
             assert one.max_gso_segments == 1
@@ -45,13 +45,13 @@ def test_an_error_of_the_callers_teaches_nothing(pair4):
     a, b = pair4
     one = udp.Endpoint(a)
     with pytest.raises(OSError) as info:
-        one.send(numbered(5000), ("127.0.0.1", 0), segment_size=1000)
+        one.send(numbered(5000), address=("127.0.0.1", 0), segment_size=1000)
     assert info.value.errno == errno.EINVAL
     assert one.fallbacks == UNLEARNED
     with pytest.raises(OSError):
-        one.send(numbered(5000), b.getsockname(), segment_size=1000, source="192.0.2.1")
+        one.send(numbered(5000), address=b.getsockname(), segment_size=1000, local="192.0.2.1")
     assert one.fallbacks == UNLEARNED
-    assert one.send(numbered(5000), b.getsockname(), segment_size=1000) == 5
+    assert one.send(numbered(5000), address=b.getsockname(), segment_size=1000) == 5000
     assert receive(b, 5) == cut(numbered(5000), 1000)
 
 
@@ -82,7 +82,7 @@ def test_ecn_that_is_refused_is_left_out_from_then_on(pair4, monkeypatch, error,
     monkeypatch.setattr(sending, "_send_each", calls[1])
     one, expected = udp.Endpoint(a), cut(numbered(5000), segment or 5000)
     for _ in range(2):
-        assert one.send(numbered(5000), b.getsockname(), segment_size=segment, ecn=2) == len(expected)
+        assert one.send(numbered(5000), address=b.getsockname(), segment_size=segment, ecn=2) == 5000
         assert receive(b, len(expected)) == expected
     assert one.fallbacks == udp.Fallbacks(None, error, {})
     assert calls[1].refusals == 1
@@ -95,7 +95,7 @@ def test_eio_is_of_the_socket(pair4, monkeypatch):
     monkeypatch.setattr(sending, "_udp_send", call)
     one = udp.Endpoint(a)
     for _ in range(2):
-        assert one.send(numbered(5000), b.getsockname(), segment_size=1000) == 5
+        assert one.send(numbered(5000), address=b.getsockname(), segment_size=1000) == 5000
         assert receive(b, 5) == cut(numbered(5000), 1000)
     assert (one.fallbacks, call.refusals) == (udp.Fallbacks(errno.EIO, None, {}), 1)
 
@@ -141,12 +141,12 @@ def test_a_small_path_mtu_is_of_the_destination(narrow):
     one, far = udp.Endpoint(narrow.a), narrow.to(narrow.far)
     most = one.max_gso_segments
     for _ in range(2):
-        assert one.send(numbered(60_000), far, segment_size=1300) == 47
+        assert one.send(numbered(60_000), address=far, segment_size=1300) == 60_000
         assert receive(narrow.b, 47) == cut(numbered(60_000), 1300)
         assert one.fallbacks == udp.Fallbacks(None, None, {far: 1300})
-    assert one.send(numbered(60_000), narrow.to(narrow.near), segment_size=1300) == 47
+    assert one.send(numbered(60_000), address=narrow.to(narrow.near), segment_size=1300) == 60_000
     assert receive(narrow.b, 47) == cut(numbered(60_000), 1300)
-    assert one.send(numbered(60_000), far, segment_size=900) == 67
+    assert one.send(numbered(60_000), address=far, segment_size=900) == 60_000
     assert receive(narrow.b, 67) == cut(numbered(60_000), 900)
     assert (one.fallbacks, one.max_gso_segments) == (udp.Fallbacks(None, None, {far: 1300}), most)
 
@@ -156,11 +156,11 @@ def test_a_small_path_mtu_without_fragmentation_is_an_error_that_teaches_nothing
     narrow.discover(constants.IP_PMTUDISC_DO)
     one, far = udp.Endpoint(narrow.a), narrow.to(narrow.far)
     with pytest.raises(OSError) as info:
-        one.send(numbered(60_000), far, segment_size=1300)
+        one.send(numbered(60_000), address=far, segment_size=1300)
     assert info.value.errno == errno.EMSGSIZE
     assert one.fallbacks == UNLEARNED
     assert receive(narrow.b, 0) == []
-    assert one.send(numbered(60_000), far, segment_size=900) == 67
+    assert one.send(numbered(60_000), address=far, segment_size=900) == 60_000
     assert receive(narrow.b, 67) == cut(numbered(60_000), 900)
 
 
@@ -170,7 +170,7 @@ def test_a_connected_peer_that_refuses_is_remembered_without_an_address(narrow):
     narrow.a.connect(narrow.to(narrow.far))
     one = udp.Endpoint(narrow.a)
     for segment in (1300, 1260, 1280):
-        assert one.send(numbered(5000), segment_size=segment) == len(cut(numbered(5000), segment))
+        assert one.send(numbered(5000), address=None, segment_size=segment) == 5000
     assert one.fallbacks == udp.Fallbacks(None, None, {None: 1260})
 
 
@@ -180,7 +180,7 @@ def test_a_bounded_number_of_destinations_is_remembered(narrow, monkeypatch):
     narrow.discover(constants.IP_PMTUDISC_DONT)
     one = udp.Endpoint(narrow.a)
     for port in range(40_000, 40_006):
-        one.send(bytes(5000), (narrow.far, port), segment_size=1300)
+        one.send(bytes(5000), address=(narrow.far, port), segment_size=1300)
     assert list(one.fallbacks.destinations) == [(narrow.far, port) for port in range(40_002, 40_006)]
 
 
@@ -205,10 +205,11 @@ def test_a_full_socket_ends_a_send_and_the_next_call_raises(stuck):
     """What fitted went and is counted; the rest was not sent."""
     stuck.setblocking(False)
     one = udp.Endpoint(stuck, gso=False)
-    sent = one.send(numbered(100_000), ("10.8.0.2", 9), segment_size=1000)
-    assert 0 < sent < 100
+    sent = one.send(numbered(100_000), address=("10.8.0.2", 9), segment_size=1000)
+    assert 0 < sent < 100_000
+    assert sent % 1000 == 0
     with pytest.raises(BlockingIOError):
-        one.send(numbered(100_000), ("10.8.0.2", 9), segment_size=1000)
+        one.send(numbered(100_000), address=("10.8.0.2", 9), segment_size=1000)
     assert one.fallbacks == UNLEARNED
 
 
@@ -219,6 +220,6 @@ def test_a_send_keeps_to_the_timeout(stuck, gso):
     one = udp.Endpoint(stuck, gso=gso)
     began = time.monotonic()
     with pytest.raises(socket.timeout):
-        all(one.send(numbered(20_000), ("10.8.0.2", 9), segment_size=1000) for _ in range(1000))
+        all(one.send(numbered(20_000), address=("10.8.0.2", 9), segment_size=1000) for _ in range(1000))
     assert time.monotonic() - began >= 0.04
     assert one.fallbacks == UNLEARNED

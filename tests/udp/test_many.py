@@ -11,11 +11,12 @@ import pytest
 
 from lowsock import cmsg, constants, udp
 from lowsock._system.errors import fail
+from lowsock._system.ffi import ffi
 from lowsock.udp import _send_many as many
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this is Linux's")
 FAMILIES = {"4": (socket.AF_INET, "127.0.0.1"), "6": (socket.AF_INET6, "::1")}
-BESIDE = {"nothing": {}, "ecn": {"ecn": 2}, "source": {"source": "127.0.0.1"}, "both": {"ecn": 1, "source": "127.0.0.1"}}
+BESIDE = {"nothing": {}, "ecn": {"ecn": 2}, "local": {"local": "127.0.0.1"}, "both": {"ecn": 1, "local": "127.0.0.1"}}
 
 
 def bound(family, host):
@@ -89,8 +90,8 @@ def test_one_batch_goes_to_both_families(dual, beside):
         udp.Endpoint(other)  # asks for ECN
     to4, to6 = ("::ffff:127.0.0.1", v4.getsockname()[1]), v6.getsockname()
     batch = [(b"%d" % i, to4 if i % 3 else to6) for i in range(60)]
-    if "source" in options:
-        with pytest.raises(ValueError, match="source"):
+    if "local" in options:
+        with pytest.raises(ValueError, match="local"):
             udp.Endpoint(sock).send_many(batch, **options)
         assert drained(v4) + drained(v6) == []
         batch = [(data, to) for data, to in batch if to is to4]
@@ -106,7 +107,7 @@ def test_a_batch_goes_from_the_address_that_was_asked(dual):
     sock, v4, _ = dual
     port = sock.getsockname()[1]
     to = ("::ffff:127.0.0.1", v4.getsockname()[1])
-    assert udp.Endpoint(sock).send_many([(b"1", to), (b"2", to)], source="127.0.0.77") == 2
+    assert udp.Endpoint(sock).send_many([(b"1", to), (b"2", to)], local="127.0.0.77") == 2
     assert {each.address for each in drained(v4)} == {("127.0.0.77", port)}
 
 
@@ -153,7 +154,7 @@ def test_the_kernels_error_of_a_later_one_is_raised_by_the_next_call(socks):
 
 @linux
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
-@pytest.mark.parametrize("beside", [{"ecn": 1}, {"ecn": 1, "source": "127.0.0.1"}])
+@pytest.mark.parametrize("beside", [{"ecn": 1}, {"ecn": 1, "local": "127.0.0.1"}])
 def test_a_batch_whose_ecn_is_refused_goes_without_from_then_on(monkeypatch, error, beside):
     """A stand-in refuses what the kernel of today takes."""
     real, refused = many.deliver, []
@@ -161,7 +162,7 @@ def test_a_batch_whose_ecn_is_refused_goes_without_from_then_on(monkeypatch, err
 
     def deliver(box, *rest):
         control = box.struct.control
-        if control and tos in bytes(many.ffi.buffer(control, box.struct.control_sizes[0])):
+        if control and tos in bytes(ffi.buffer(control, box.struct.control_sizes[0])):
             refused.append(box)
             _refuse(error)
         return real(box, *rest)

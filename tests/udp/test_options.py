@@ -18,7 +18,7 @@ COMMON = ["SOL_SOCKET/SO_TIMESTAMP", "SOL_SOCKET/SO_TIMESTAMPNS", "SOL_SOCKET/SO
 COMMON += ["SOL_UDP/UDP_GRO", "SOL_UDP/UDP_SEGMENT"]
 IPV4 = ["IPPROTO_IP/IP_RECVTOS", "IPPROTO_IP/IP_PKTINFO", "IPPROTO_IP/IP_RECVERR"]
 IPV6 = ["IPPROTO_IPV6/IPV6_RECVTCLASS", "IPPROTO_IPV6/IPV6_RECVPKTINFO", "IPPROTO_IPV6/IPV6_RECVERR"]
-EVERYTHING = {"timestamps": True, "errors": True, "zerocopy": True}
+EVERYTHING = {"recv_timestamps": True, "recv_errors": True, "zerocopy": True}
 
 
 def values(sock):
@@ -36,7 +36,7 @@ def sock(request):
 def test_an_endpoint_that_cannot_be_made_leaves_no_trace(sock):
     before = values(sock)
     with pytest.raises(OSError) as info:
-        udp.Endpoint(sock, txtime=1000, **EVERYTHING)
+        udp.Endpoint(sock, txtime_clock=1000, **EVERYTHING)
     assert info.value.errno == errno.EINVAL
     assert values(sock) == before
 
@@ -46,7 +46,7 @@ def test_what_was_set_before_stays_set(sock, name):
     sock.setsockopt(*(getattr(constants, part) for part in name.split("/")), 1)
     before = values(sock)
     with pytest.raises(OSError):
-        udp.Endpoint(sock, txtime=1000, **EVERYTHING)
+        udp.Endpoint(sock, txtime_clock=1000, **EVERYTHING)
     assert values(sock) == before
     assert before[name] == 1
 
@@ -66,7 +66,7 @@ def test_whatever_a_signal_handler_interrupts_is_undone(sock, monkeypatch, step)
     with monkeypatch.context() as patch:
         patch.setattr(_udp, step, interrupted)
         with pytest.raises(Interrupted):
-            udp.Endpoint(sock, gro=step != "has_coalescing", txtime=time.CLOCK_MONOTONIC, **EVERYTHING)
+            udp.Endpoint(sock, gro=step != "has_coalescing", txtime_clock=time.CLOCK_MONOTONIC, **EVERYTHING)
     assert values(sock) == before
 
 
@@ -74,9 +74,9 @@ def test_an_endpoint_with_zero_copy_can_be_made_after_one_that_could_not(sock):
     host = "127.0.0.1" if sock.family == socket.AF_INET else "::1"
     sock.bind((host, 0))
     with pytest.raises(OSError):
-        udp.Endpoint(sock, txtime=1000, zerocopy=True)
+        udp.Endpoint(sock, txtime_clock=1000, zerocopy=True)
     with udp.Endpoint(sock, zerocopy=True) as one:
-        assert one.send(bytes(20_000), sock.getsockname()) == 1
+        assert one.send(bytes(20_000), address=sock.getsockname()) == 20_000
         assert one._zerocopy.wait(5)
 
 

@@ -45,13 +45,14 @@ assert libc.sendmmsg(a.fileno(), None, 0, 0) == -1 and ctypes.get_errno() == err
 assert libc.recvmmsg(a.fileno(), None, 0, 0, None) == -1 and ctypes.get_errno() == errno.ENOSYS
 pieces = [b"%04d" % i for i in range(100)]
 for first in (0, 100):
-    assert one.send(b"".join(pieces), b.getsockname(), segment_size=4, ecn=1) == 100
+    assert one.send(b"".join(pieces), address=b.getsockname(), segment_size=4, ecn=1) == 400
     assert came(100) == pieces
 
 batch, into = SendBatch(100, 4), RecvBatch(100, 4)
 for send in (
     lambda: one.send_many([(piece, b.getsockname()) for piece in pieces]),
     lambda: one.send_many([(piece, b.getsockname()) for piece in pieces], ecn=1),
+    lambda: one.send_many([udp.Transmit(piece, b.getsockname(), ecn=1) for piece in pieces]),
     lambda: lowsock.sendmmsg(a, [([piece, b""], (), b.getsockname()) for piece in pieces]),
     lambda: (batch.extend(pieces, address=b.getsockname()), batch.send(a))[1],
 ):

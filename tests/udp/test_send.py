@@ -26,7 +26,7 @@ def test_every_length_goes_as_datagrams_of_one_size(pair4, gso, segment, times, 
     a, b = pair4
     data = numbered(size)
     expected = cut(data, segment)
-    assert udp.Endpoint(a, gso=gso).send(data, b.getsockname(), segment_size=segment) == len(expected)
+    assert udp.Endpoint(a, gso=gso).send(data, address=b.getsockname(), segment_size=segment) == len(data)
     assert receive(b, len(expected)) == expected
 
 
@@ -35,14 +35,14 @@ def test_what_no_call_holds_goes_in_several(pair_of, size):
     a, b = pair_of
     data = numbered(size)
     expected = cut(data, 1300)
-    assert udp.Endpoint(a).send(data, b.getsockname(), segment_size=1300) == len(expected)
+    assert udp.Endpoint(a).send(data, address=b.getsockname(), segment_size=1300) == len(data)
     assert receive(b, len(expected)) == expected
 
 
 def test_a_connected_socket_needs_no_address(pair_of):
     a, b = pair_of
     a.connect(b.getsockname())
-    assert udp.Endpoint(a).send(b"abcde", segment_size=2, ecn=2) == 3
+    assert udp.Endpoint(a).send(b"abcde", address=None, segment_size=2, ecn=2) == 5
     assert receive(b, 3) == [b"ab", b"cd", b"e"]
 
 
@@ -51,14 +51,14 @@ def test_a_connected_socket_needs_no_address(pair_of):
 def test_any_contiguous_buffer_is_data(pair4, kind, size):
     a, b = pair4
     data = numbered(size)
-    assert udp.Endpoint(a).send(kind(data), b.getsockname(), segment_size=400) == len(cut(data, 400))
+    assert udp.Endpoint(a).send(kind(data), address=b.getsockname(), segment_size=400) == size
     assert receive(b, len(cut(data, 400))) == cut(data, 400)
 
 
 def test_memory_is_let_go_after_a_send(pair4):
     a, b = pair4
     data = bytearray(20000)
-    udp.Endpoint(a).send(data, b.getsockname(), segment_size=400)
+    udp.Endpoint(a).send(data, address=b.getsockname(), segment_size=400)
     data += b"more"
 
 
@@ -67,7 +67,7 @@ def test_many_go_to_different_destinations(pair4, count):
     a, b = pair4
     with bound(*HOSTS["4"]) as c:
         datagrams = [(b"%d" % i, (b, c)[i % 2].getsockname()) for i in range(count)]
-        assert udp.Endpoint(a).send_many(iter(datagrams), ecn=1, source="127.0.0.1") == count
+        assert udp.Endpoint(a).send_many(iter(datagrams), ecn=1, local="127.0.0.1") == count
         got = receive(b, (count + 1) // 2), receive(c, count // 2)
         assert got == ([b"%d" % i for i in range(0, count, 2)], [b"%d" % i for i in range(1, count, 2)])
 
@@ -84,10 +84,10 @@ def test_an_empty_batch_is_none(pair4):
 def test_an_answer_comes_from_the_address_that_was_asked(segment):
     with bound(socket.AF_INET, "0.0.0.0") as a, bound(socket.AF_INET, "127.0.0.1") as b:
         server, client = udp.Endpoint(a), udp.Endpoint(b)
-        client.send(b"?", ("127.0.0.77", a.getsockname()[1]))
+        client.send(b"?", address=("127.0.0.77", a.getsockname()[1]))
         (asked,) = server.recv()
         assert asked.local == "127.0.0.77"
-        server.send(b"abcd", asked.address, segment_size=segment, source=asked.local, ifindex=asked.ifindex)
+        server.send(b"abcd", address=asked.address, segment_size=segment, local=asked.local, ifindex=asked.ifindex)
         assert client.recv()[0].address == ("127.0.0.77", a.getsockname()[1])
 
 
@@ -100,9 +100,9 @@ def test_a_dual_stack_socket_answers_in_the_family_of_the_destination(host):
         a.bind(("::", 0))
         a.settimeout(10)
         server, client = udp.Endpoint(a), udp.Endpoint(b)
-        client.send(b"?", (host, a.getsockname()[1]))
+        client.send(b"?", address=(host, a.getsockname()[1]))
         (asked,) = server.recv()
-        server.send(b"abcd", asked.address, segment_size=2, source=asked.local, ifindex=asked.ifindex, ecn=2)
+        server.send(b"abcd", address=asked.address, segment_size=2, local=asked.local, ifindex=asked.ifindex, ecn=2)
         got = client.recv()[0]
         assert (got.address[0], got.ecn) == (host, 2)
 
@@ -114,7 +114,7 @@ def test_a_connected_dual_stack_socket_knows_its_peers_family(pair4):
         a.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         one, other = udp.Endpoint(a), udp.Endpoint(b)
         a.connect(("::ffff:127.0.0.1", b.getsockname()[1]))
-        one.send(b"abcd", segment_size=2, ecn=3)
+        one.send(b"abcd", address=None, segment_size=2, ecn=3)
         assert {each.ecn for each in other.recv()} == {3}
 
 
@@ -129,11 +129,11 @@ BAD = [
     ({"segment_size": 2.0}, TypeError, "segment_size"),
     ({"ecn": 4}, OverflowError, "ecn"),
     ({"ecn": "CE"}, TypeError, "ecn"),
-    ({"source": "localhost"}, ValueError, "source"),
-    ({"source": 5}, TypeError, "source"),
-    ({"source": "::1"}, ValueError, "source"),
+    ({"local": "localhost"}, ValueError, "local"),
+    ({"local": 5}, TypeError, "local"),
+    ({"local": "::1"}, ValueError, "local"),
     ({"ifindex": -1}, ValueError, "ifindex"),
-    ({"txtime": -1}, ValueError, "txtime"),
+    ({"txtime_ns": -1}, ValueError, "txtime_ns"),
     ({"flags": "0"}, TypeError, "flags"),
     ({"address": ("localhost", 9)}, ValueError, "address"),
     ({"address": ("127.0.0.1", 70000)}, OverflowError, "address port"),
@@ -146,7 +146,7 @@ def test_bad_input_is_named_and_nothing_is_sent(pair4, given, error, name):
     a, b = pair4
     arguments = {"data": b"abcd", "address": b.getsockname(), **given}
     with pytest.raises(error, match=name):
-        udp.Endpoint(a).send(arguments.pop("data"), arguments.pop("address"), **arguments)
+        udp.Endpoint(a).send(arguments.pop("data"), address=arguments.pop("address"), **arguments)
     assert receive(b, 0) == []
 
 
@@ -171,7 +171,7 @@ def test_a_send_on_a_closed_socket_is_an_os_error(pair4):
     one = udp.Endpoint(a)
     a.close()
     with pytest.raises(OSError) as info:
-        one.send(b"abcd", b.getsockname(), segment_size=2)
+        one.send(b"abcd", address=b.getsockname(), segment_size=2)
     assert info.value.errno == errno.EBADF
 
 
@@ -180,7 +180,7 @@ def test_a_datagram_that_is_too_long_is_the_kernels_error(pair4):
     one = udp.Endpoint(a)
     for segment in (None, 65535):
         with pytest.raises(OSError) as info:
-            one.send(bytes(70000), b.getsockname(), segment_size=segment)
+            one.send(bytes(70000), address=b.getsockname(), segment_size=segment)
         assert info.value.errno == errno.EMSGSIZE
     assert one.fallbacks == UNLEARNED
 
@@ -195,7 +195,7 @@ def test_large_sends_go_by_zero_copy(pair_of, size):
     with udp.Endpoint(a, zerocopy=True) as one:
         assert one.zerocopy
         expected = cut(numbered(size), 1200)
-        assert one.send(numbered(size), b.getsockname(), segment_size=1200, ecn=1) == len(expected)
+        assert one.send(numbered(size), address=b.getsockname(), segment_size=1200, ecn=1) == size
         assert receive(b, len(expected)) == expected
         assert one._zerocopy.wait(5)
         assert bool(one._zerocopy.read()) == (size > 10_000)
@@ -207,15 +207,6 @@ def test_zero_copy_falls_back_as_the_rest(pair4):
     with udp.Endpoint(a, zerocopy=True) as one:
         a.setsockopt(constants.SOL_SOCKET, constants.SO_NO_CHECK, 1)
         expected = cut(numbered(100_000), 1000)
-        assert one.send(numbered(100_000), b.getsockname(), segment_size=1000) == len(expected)
+        assert one.send(numbered(100_000), address=b.getsockname(), segment_size=1000) == 100_000
         assert receive(b, len(expected)) == expected
         assert one.fallbacks.offload == errno.EINVAL
-
-
-@linux
-def test_an_endpoint_that_was_closed_leaves_the_socket_open(pair4):
-    a, b = pair4
-    one = udp.Endpoint(a, zerocopy=True)
-    one.close()
-    one.close()
-    assert a.sendto(b"x", b.getsockname()) == 1

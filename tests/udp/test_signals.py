@@ -129,11 +129,10 @@ def test_what_an_interrupted_send_sent_went_once_and_without_gaps(slow, way, tim
 
 def send_all(endpoint, data, more, went):
     """In as many sends as it takes; ``went`` gets what each of them returned."""
-    left = max(-(-len(data) // SIZE), 1)
-    while left:
-        went.append(endpoint.send(data, **more))
-        left -= went[-1]
-        data = data[went[-1] * SIZE :]
+    while data:
+        sent = endpoint.send(data, address=None, **more)
+        went.append(-(-sent // SIZE))
+        data = data[sent:]
 
 
 def started(by, after):
@@ -159,7 +158,7 @@ def started(by, after):
 
 def send_for_ever(endpoint):
     while True:
-        endpoint.send(marked(0), segment_size=SIZE)
+        endpoint.send(marked(0), address=None, segment_size=SIZE)
 
 
 def test_a_closing_handler_ends_a_send_that_waits(slow):

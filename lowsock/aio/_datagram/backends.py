@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from lowsock.errqueue import Event
 
     Address = Any
-    Control = tuple["int | None", "str | None"]  # ECN and source
+    Control = tuple["int | None", "str | None"]  # ECN and our address
     Pair = tuple[bytes, Address]
 
 _MAX_SIZE = 256 * 1024  # bytes of a datagram that is not UDP's: what the loops have room for
 _BATCH_SIZE = 16
 _NEVER = 1 << 30
 _MAX_SEGMENT = 2**16 - 1  # bytes that the size of a segment can say
-_METADATA = ("ecn", "local", "timestamps", "errors")  # options that bring more than data and address
+_METADATA = ("recv_ecn", "recv_pktinfo", "recv_timestamps", "recv_errors")  # options that bring more than data and address
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -54,7 +54,7 @@ class UdpBackend(_Backend):
 
     def __init__(self, sock: socket.socket, gro: bool, **options: bool) -> None:
         super().__init__(sock)
-        self.reads_errors = options["errors"]
+        self.reads_errors = options["recv_errors"]
         self._options = options
         self._defers_gro = gro and not any(map(options.get, _METADATA))
         self._use(Endpoint(sock, gro=gro and not self._defers_gro, **options))
@@ -66,7 +66,7 @@ class UdpBackend(_Backend):
 
     def _use(self, endpoint: Endpoint) -> None:
         self.endpoint: Endpoint | None = endpoint
-        self.recv, self.send_many, self._send = endpoint.recv, endpoint.send_many, endpoint.send
+        self.recv, self.send_many, self._send = endpoint.recv, endpoint.send_many, endpoint._send
 
     def expect_batches(self) -> None:
         """Lets the kernel join datagrams from now on. `recv_from` must not be called any more."""
@@ -77,20 +77,24 @@ class UdpBackend(_Backend):
         """Datagrams of one size; only the last may be shorter."""
         if len(pieces[0]) > _MAX_SEGMENT:  # the kernel refuses it
             return self.send_one(pieces[0], address)
-        return self._send(b"".join(pieces), address, segment_size=len(pieces[0]))
+        size = len(pieces[0])
+        sent = self._send(b"".join(pieces), address, size, None, None, None, None, 0)
+        return -(-sent // size)
 
     def send_with_control(self, pieces: Sequence[bytes], address: Address, control: Control) -> int:
-        """As `send_run`, with ECN or a source."""
-        ecn, source = control
-        if len(pieces[0]) > _MAX_SEGMENT:
-            return self._send(pieces[0], address, ecn=ecn, source=source)
-        return self._send(b"".join(pieces), address, segment_size=len(pieces[0]) or 1, ecn=ecn, source=source)
+        """As `send_run`, with ECN or an address of ours."""
+        ecn, local = control
+        size = len(pieces[0])
+        if not 0 < size <= _MAX_SEGMENT:
+            self._send(pieces[0], address, None, ecn, local, None, None, 0)
+            return 1
+        return -(-self._send(b"".join(pieces), address, size, ecn, local, None, None, 0) // size)
 
-    def checked_control(self, address: Address, ecn: Any, source: Any) -> Control:
+    def checked_control(self, address: Address, ecn: Any, local: Any) -> Control:
         """What `send_with_control` takes. Raises if a datagram to this address cannot have them."""
-        control = checked(ecn, source, None, None)
+        control = checked(ecn, local)
         control_buffer(control, self._sock.family == socket.AF_INET or _is_mapped(address), 0, 0)
-        return control.ecn, control.source
+        return control.ecn, control.local
 
     def read_errors(self) -> list[Event]:
         assert self.endpoint is not None
@@ -121,8 +125,8 @@ class SocketBackend(_Backend):
     def send_many(self, pairs: Sequence[Pair]) -> int:
         return sendmmsg(self._sock, [([data], (), address) for data, address in pairs])
 
-    def checked_control(self, address: Address, ecn: Any, source: Any) -> Control:
-        raise ValueError("ecn and source take a UDP socket")
+    def checked_control(self, address: Address, ecn: Any, local: Any) -> Control:
+        raise ValueError("ecn and local take a UDP socket")
 
     def send_with_control(self, pieces: Sequence[bytes], address: Address, control: Control) -> int:
         raise NotImplementedError  # nothing passes `checked_control`

@@ -9,9 +9,11 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any, Callable
 
-from lowsock._system.arguments import checked_int
+from lowsock._system.arguments import checked_bool, checked_int
+from lowsock._system.spellings import renamed
 from lowsock.aio._datagram.backends import backend_for
 from lowsock.aio._datagram.transport import DatagramTransport
+from lowsock.udp._former import OLD_OPTIONS
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     Candidate = tuple[int, int, Addresses]  # family, protocol
 
 _INET = (socket.AF_INET, socket.AF_INET6)
+_OPTIONAL = ("recv_ecn", "recv_pktinfo")  # None: as the protocol needs it
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 # The options for IP's second byte, TOS or traffic class. An IPv6 socket has both, because it may send by IPv4.
 _TOS_OPTIONS = {
@@ -30,6 +33,7 @@ _TOS_OPTIONS = {
 }
 
 
+@renamed("create_datagram_endpoint", OLD_OPTIONS)
 async def create_datagram_endpoint(
     protocol_factory: Callable[[], Any],
     local_addr: Any = None,
@@ -43,10 +47,10 @@ async def create_datagram_endpoint(
     sock: socket.socket | None = None,
     gso: bool = True,
     gro: bool = True,
-    ecn: bool | None = None,
-    local: bool | None = None,
-    timestamps: bool = False,
-    errors: bool = False,
+    recv_ecn: bool | None = None,
+    recv_pktinfo: bool | None = None,
+    recv_timestamps: bool = False,
+    recv_errors: bool = False,
     default_ecn: int | None = None,
 ) -> tuple[DatagramTransport, Any]:
     """Makes a datagram endpoint as the loop's own method does, with the same arguments; returns ``(transport, protocol)``.
@@ -54,15 +58,22 @@ async def create_datagram_endpoint(
     The transport calls the protocol as the loop's own transport would. If the protocol has a method ``datagrams_received``,
     that gets all that came by one system call, as a list of `lowsock.udp.Datagram`, and ``datagram_received`` is not called.
 
-    ``gso`` and ``gro`` are segmentation offload in sends and in receives. ``ecn`` and ``local``: let datagrams come with
-    their ECN, and with our address and the interface; None: if the protocol has ``datagrams_received``. ``timestamps``:
-    with the time. ``errors``: the transport reads the error queue, and calls ``errors_received`` with the list of its events
-    (`lowsock.errqueue`). ``default_ecn``: 0 to 3 or a `cmsg.ECN`, for all that is sent.
+    ``gso`` and ``gro`` are segmentation offload in sends and in receives. ``recv_ecn`` and ``recv_pktinfo``: let datagrams
+    come with their ECN, and with our address and the interface; None: if the protocol has ``datagrams_received``.
+    ``recv_timestamps``: with the time. ``recv_errors``: the transport reads the error queue, and calls ``errors_received``
+    with the list of its events (`lowsock.errqueue`). ``default_ecn``: 0 to 3 or a `cmsg.ECN`, for all that is sent.
 
-    It takes a running asyncio loop, stock or uvloop. Raises what the loop's own method raises. See udp(7).
+    It takes a running asyncio loop, stock or uvloop. Raises what the loop's own method raises, and `TypeError` for an option
+    that is neither True nor False. See udp(7).
     """
     loop = _running_loop()
-    asked = {"ecn": ecn, "local": local, "timestamps": timestamps, "errors": errors}
+    asked = {
+        "recv_ecn": recv_ecn,
+        "recv_pktinfo": recv_pktinfo,
+        "recv_timestamps": recv_timestamps,
+        "recv_errors": recv_errors,
+    }
+    _check_options({**asked, "gso": gso, "gro": gro})
     default = None if default_ecn is None else checked_int("default_ecn", default_ecn, least=0, most=3)
     address, given = None, sock is not None
     if sock is not None:
@@ -214,6 +225,12 @@ def _remove_stale(path: str) -> None:
 # ---- its options ----
 
 
+def _check_options(options: dict[str, bool | None]) -> None:
+    for name, value in options.items():
+        if value is not None or name not in _OPTIONAL:
+            checked_bool(name, value)
+
+
 def _set_ecn(sock: socket.socket, ecn: int) -> None:
     rows = _TOS_OPTIONS.get(sock.family)
     if rows is None:
@@ -224,7 +241,7 @@ def _set_ecn(sock: socket.socket, ecn: int) -> None:
 
 def _backend(sock: socket.socket, protocol: Any, asked: dict[str, bool | None], gso: bool, gro: bool) -> Backend:
     default = hasattr(protocol, "datagrams_received") and sock.family in _INET
-    wanted = {name: default if value is None else bool(value) for name, value in asked.items()}
-    if wanted["errors"] and not hasattr(protocol, "errors_received"):
-        raise TypeError("errors takes a protocol that has a method errors_received")
+    wanted = {name: default if value is None else value for name, value in asked.items()}
+    if wanted["recv_errors"] and not hasattr(protocol, "errors_received"):
+        raise TypeError("recv_errors takes a protocol that has a method errors_received")
     return backend_for(sock, gso=gso, gro=gro, **wanted)

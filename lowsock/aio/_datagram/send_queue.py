@@ -20,7 +20,7 @@ _MAX_BATCH = 1024  # datagrams of one call
 class Outgoing:
     """Keeps datagrams in order. One leaves the queue when the kernel took it, or refused it for good.
 
-    Items are ``(data, address)`` or ``(data, address, (ecn, source))``; `with_control` counts the latter.
+    Items are ``(data, address)`` or ``(data, address, (ecn, local))``; `with_control` counts the latter.
     """
 
     __slots__ = (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowsock._memory.address import encode_for, family_of
 from lowsock._system.errors import raised_inside
+from lowsock._system.spellings import refuse, shown_as
 from lowsock.aio._datagram.backends import segments
 from lowsock.aio._datagram.flow_control import Flow
 from lowsock.aio._datagram.readiness import Readiness
@@ -27,6 +28,7 @@ _PROBE_INTERVAL = 8  # one in so many of these iterations is watched for more da
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.064  # seconds
 _SILENT_DROPS = 5  # datagrams that a lost connection drops without a warning
 _UNKNOWN: Any = object()
+_OLD = {"source": "local=..."}
 
 logger = logging.getLogger("asyncio")
 
@@ -93,19 +95,26 @@ class DatagramSender(asyncio.DatagramTransport):
     # ---- sending ----
 
     def sendto(
-        self, data: Any, addr: Any = None, *, ecn: int | None = None, source: Any = None, segment_size: int | None = None
+        self, data: Any, addr: Any = None, *, ecn: int | None = None, local: Any = None, segment_size: int | None = None
     ) -> None:
         """Sends ``data``, at the latest at the end of this iteration of the loop.
 
-        ``addr`` is numeric. ``segment_size`` cuts ``data`` into datagrams of that many bytes. ``ecn`` and ``source`` are as
+        ``addr`` is numeric. ``segment_size`` cuts ``data`` into datagrams of that many bytes. ``ecn`` and ``local`` are as
         in `lowsock.udp.Endpoint.send`; they take a UDP socket. Wrong arguments raise; what the kernel refuses goes to
         ``error_received``.
         """
+        raise NotImplementedError  # `_sendto` stands here
+
+    def _sendto(
+        self, data: Any, addr: Any = None, *, ecn: Any = None, local: Any = None, segment_size: Any = None, **old: Any
+    ) -> None:
+        if old:
+            refuse("sendto", old, _OLD)
         if type(data) is not bytes:
             data = _as_bytes(data)
         if addr is not self._known_address:
             addr = self._known_address if addr == self._known_address else self._checked_address(addr)
-        if self._bypass and ecn is source is segment_size is None:
+        if self._bypass and ecn is local is segment_size is None:
             self._bypass = False
             try:
                 if addr is None:
@@ -124,10 +133,10 @@ class DatagramSender(asyncio.DatagramTransport):
             self._drop_after_loss()
             return
         out = self._out
-        if ecn is source is segment_size is None:
+        if ecn is local is segment_size is None:
             self._queue.append((data, addr))
         else:
-            self._queue.extend(self._items(data, addr, ecn, source, segment_size))
+            self._queue.extend(self._items(data, addr, ecn, local, segment_size))
             self._bypass = False  # the next datagram would overtake this one
         out.size += len(data) or 1
         if not self._corked:
@@ -136,6 +145,9 @@ class DatagramSender(asyncio.DatagramTransport):
             self._flow.pause_if_full(out.size)
         elif out.size > _MAX_CORKED:
             self._flush()
+
+    if not TYPE_CHECKING:
+        sendto = shown_as(sendto)(_sendto)
 
     def _checked_address(self, addr: Any) -> Any:
         """The address to give the kernel."""
@@ -150,11 +162,11 @@ class DatagramSender(asyncio.DatagramTransport):
             self._known_address = addr
         return addr
 
-    def _items(self, data: bytes, addr: Any, ecn: Any, source: Any, segment: Any) -> list[Any]:
+    def _items(self, data: bytes, addr: Any, ecn: Any, local: Any, segment: Any) -> list[Any]:
         pieces = [data] if segment is None else segments(data, checked_segment(segment))
-        if ecn is source is None:
+        if ecn is local is None:
             return [(piece, addr) for piece in pieces]
-        control = self._backend.checked_control(addr or self._info["peername"], ecn, source)
+        control = self._backend.checked_control(addr or self._info["peername"], ecn, local)
         self._out.with_control += len(pieces)
         return [(piece, addr, control) for piece in pieces]
 

@@ -28,7 +28,7 @@ class Sending:
             self.b.bind(("127.0.0.1", 0))
             self.a.connect(self.b.getsockname())
         self.a.setblocking(False)
-        options = dict.fromkeys(("gro", "ecn", "local", "timestamps", "errors"), False)
+        options = dict.fromkeys(("gro", "recv_ecn", "recv_pktinfo", "recv_timestamps", "recv_errors"), False)
         self.out = Outgoing(backend_for(self.a, gso=True, **options), pytest.fail, pytest.fail)
         self.sent = []
         for i, (size, control) in enumerate(rows):

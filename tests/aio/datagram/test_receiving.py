@@ -19,7 +19,7 @@ LOOPBACK = int(Path("/sys/class/net/lo/ifindex").read_text())  # PyPy's socket m
 def test_a_protocol_that_asks_gets_lists_of_datagrams(asyncio_loop, host):
     async def main():
         wildcard = "::" if ":" in host else "0.0.0.0"
-        transport, protocol = await aio.create_datagram_endpoint(Whole, local_addr=(wildcard, 0), timestamps=True)
+        transport, protocol = await aio.create_datagram_endpoint(Whole, local_addr=(wildcard, 0), recv_timestamps=True)
         before = time.time_ns()
         with sending_to(transport, host) as sock:
             send_together(sock, NUMBERED)
@@ -29,7 +29,7 @@ def test_a_protocol_that_asks_gets_lists_of_datagrams(asyncio_loop, host):
         assert {type(datagram) for datagram in protocol.datagrams} == {udp.Datagram}
         assert {(datagram.address, datagram.local, datagram.ecn) for datagram in protocol.datagrams} == {(sender, host, 0)}
         assert {datagram.ifindex for datagram in protocol.datagrams} == {LOOPBACK}
-        assert all(before <= datagram.timestamp <= time.time_ns() for datagram in protocol.datagrams)
+        assert all(before <= datagram.timestamp_ns <= time.time_ns() for datagram in protocol.datagrams)
         if transport.get_extra_info("endpoint").gro:
             assert len(protocol.batches) == 1
         await protocol.closed()
@@ -43,7 +43,7 @@ def test_ecn_comes_in(asyncio_loop, host):
         with sending_to(transport, host) as sock:
             endpoint = udp.Endpoint(sock)
             for ecn in cmsg.ECN:
-                endpoint.send(b"%d" % ecn, ecn=ecn)
+                endpoint.send(b"%d" % ecn, address=None, ecn=ecn)
             await protocol.until(lambda: len(protocol.datagrams) == 4)
         assert [(datagram.data, datagram.ecn) for datagram in protocol.datagrams] == [(b"%d" % ecn, ecn) for ecn in cmsg.ECN]
         await protocol.closed()
@@ -56,12 +56,12 @@ def test_nothing_is_asked_of_the_kernel_that_nobody_wants(asyncio_loop, recorder
         for protocol_class, options, told in (
             (recorder, {}, (False, False, False)),
             (Whole, {}, (True, True, False)),
-            (Whole, {"ecn": False, "timestamps": True}, (False, True, True)),
-            (recorder, {"ecn": True}, (True, False, False)),
+            (Whole, {"recv_ecn": False, "recv_timestamps": True}, (False, True, True)),
+            (recorder, {"recv_ecn": True}, (True, False, False)),
         ):
             transport, protocol = await aio.create_datagram_endpoint(protocol_class, local_addr=("127.0.0.1", 0), **options)
             endpoint = transport.get_extra_info("endpoint")
-            assert (endpoint.ecn, endpoint.local, endpoint.timestamps) == told
+            assert (endpoint.recv_ecn, endpoint.recv_pktinfo, endpoint.recv_timestamps) == told
             await protocol.closed()
 
     asyncio_loop.run(main)
@@ -220,7 +220,7 @@ def test_answers_of_whole_batches_leave_before_the_next(asyncio_loop):
         def datagrams_received(self, datagrams):
             super().datagrams_received(datagrams)
             for datagram in datagrams:
-                self.transport.sendto(datagram.data, datagram.address, source=datagram.local, ecn=1)
+                self.transport.sendto(datagram.data, datagram.address, local=datagram.local, ecn=1)
 
     async def main():
         transport, protocol = await aio.create_datagram_endpoint(Echo, local_addr=("0.0.0.0", 0))

@@ -70,7 +70,10 @@ def test_answers_leave_together_before_the_turn_ends(asyncio_loop, recorder):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.settimeout(20)
             peer.connect(transport.get_extra_info("sockname"))
-            assert udp.Endpoint(peer, gro=False).send(b"".join(b"%04d" % i for i in range(40)), segment_size=4) == 40
+            assert (
+                udp.Endpoint(peer, gro=False).send(b"".join(b"%04d" % i for i in range(40)), address=None, segment_size=4)
+                == 160
+            )
             await protocol.until(lambda: sum(count for _, count in watched.calls) == 40)
             assert [peer.recv(100) for _ in range(40)] == [b"%04d" % i for i in range(40)]
         if transport.get_extra_info("endpoint").gro:
@@ -159,7 +162,7 @@ def test_a_datagram_may_have_ecn_and_a_source(asyncio_loop, recorder, host):
             peer.settimeout(20)
             endpoint, to = udp.Endpoint(peer), peer.getsockname()
             for i in range(4):
-                transport.sendto(b"%d" % i, to, ecn=i, source=host)
+                transport.sendto(b"%d" % i, to, ecn=i, local=host)
             transport.sendto(b"plain", to)
             await asyncio.sleep(0)
             found = []
@@ -227,9 +230,9 @@ def test_a_segment_size_cuts_data_into_datagrams(asyncio_loop, recorder):
     [
         ({"ecn": 4}, OverflowError),
         ({"ecn": "1"}, TypeError),
-        ({"source": "no address"}, ValueError),
-        ({"source": "::1"}, ValueError),
-        ({"source": 5}, TypeError),
+        ({"local": "no address"}, ValueError),
+        ({"local": "::1"}, ValueError),
+        ({"local": 5}, TypeError),
         ({"segment_size": 0}, ValueError),
         ({"segment_size": "1"}, TypeError),
         ({"addr": ("localhost", 1)}, ValueError),
@@ -282,7 +285,7 @@ def test_unix_sockets_have_no_ecn(asyncio_loop, recorder):
     asyncio_loop.run(main)
 
 
-@pytest.mark.parametrize("options", [{"ecn": True}, {"timestamps": True}, {"default_ecn": 1}])
+@pytest.mark.parametrize("options", [{"recv_ecn": True}, {"recv_timestamps": True}, {"default_ecn": 1}])
 def test_a_unix_endpoint_cannot_be_asked_for_them(asyncio_loop, recorder, options):
     async def main():
         sock, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -124,7 +124,7 @@ def test_a_long_list_is_delivered_in_several_turns(asyncio_loop, recorder):
 
 def test_a_protocol_may_have_the_error_queue_read(asyncio_loop, host):
     async def main():
-        transport, protocol = await aio.create_datagram_endpoint(Whole, local_addr=(host, 0), errors=True)
+        transport, protocol = await aio.create_datagram_endpoint(Whole, local_addr=(host, 0), recv_errors=True)
         target = nobody(host)
         transport.sendto(b"to nobody", target)
         await protocol.until(lambda: protocol.events)
@@ -144,7 +144,7 @@ def test_a_protocol_may_have_the_error_queue_read(asyncio_loop, host):
 def test_errors_take_a_protocol_that_wants_them(asyncio_loop, recorder):
     async def main():
         with pytest.raises(TypeError, match="errors_received"):
-            await aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0), errors=True)
+            await aio.create_datagram_endpoint(recorder, local_addr=("127.0.0.1", 0), recv_errors=True)
 
     asyncio_loop.run(main)
 

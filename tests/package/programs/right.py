@@ -180,17 +180,28 @@ def who(sock: socket.socket) -> None:
 
 
 def bulk(sock: socket.socket) -> None:
-    endpoint = udp.Endpoint(sock, gso=True, gro=True, ecn=True, local=True, timestamps=True, errors=True)
-    assert_type(endpoint.send(b"data", ("::1", 9), segment_size=2, ecn=cmsg.ECN.ECT_0, source="::1", ifindex=1), int)
-    assert_type(endpoint.send_many([(b"x", ("::1", 9)), (b"y", None)]), int)
-    for datagram in endpoint.recv():
+    endpoint = udp.Endpoint(
+        sock, gso=True, gro=True, recv_ecn=True, recv_pktinfo=True, recv_timestamps=True, recv_errors=True
+    )
+    local = ip_address("::1")
+    assert_type(endpoint.send(b"data", address=("::1", 9), segment_size=2, ecn=cmsg.ECN.ECT_0, local=local, ifindex=1), int)
+    assert_type(endpoint.send(b"data", address=None, txtime_ns=1), int)
+    reply = udp.Transmit(b"z", ("::1", 9), local="::1", ecn=1, segment_size=2, ancdata=[cmsg.HopLimit(hops=1)])
+    assert_type(endpoint.send_many([(b"x", ("::1", 9)), (b"y", None), reply]), int)
+    assert_type(endpoint.send_many(endpoint.recv(), ecn=1), int)
+    for datagram in endpoint.recv(flags=constants.MSG_PEEK):
         assert_type(datagram, udp.Datagram)
+        assert_type(datagram.timestamp_ns, Optional[int])
         assert_type((datagram.data, datagram.local, datagram.ecn), tuple[bytes, Optional[str], Optional[cmsg.ECN]])
     assert_type(endpoint.recv_coalesced(), udp.Coalesced)
-    assert_type(endpoint.recv_into([bytearray(65536)]), udp.Received)
+    assert_type(endpoint.recv_coalesced().split(), list[udp.Datagram])
+    assert_type(endpoint.recv_into([bytearray(65536)]), udp.Scattered)
+    assert_type((endpoint.recv_ecn, endpoint.txtime_clock, endpoint.drain(1.0)), tuple[bool, Optional[int], bool])
     assert_type(endpoint.read_errors(), list[errqueue.Event])
     assert_type((endpoint.fallbacks, endpoint.gro, endpoint.max_gso_segments), tuple[udp.Fallbacks, bool, int])
-    endpoint.close()
+    endpoint.close(1.0)
+    with udp.Endpoint(sock) as other:
+        other.detach()
 
 
 # ---- the same, awaitable ----
@@ -215,8 +226,8 @@ async def awaitable(sock: socket.socket) -> None:
     assert_type(await aio.send_batch(SendBatch(8, 100), sock, flags=0), int)
     assert_type(await aio.recv_batch(RecvBatch(8, 100), sock, flags=0, wait_all=True), int)
     aio.close(sock)
-    transport, protocol = await aio.create_datagram_endpoint(Echo, local_addr=("::1", 0), ecn=True)
-    transport.sendto(b"x", ("::1", 9), ecn=1, source="::1")
+    transport, protocol = await aio.create_datagram_endpoint(Echo, local_addr=("::1", 0), recv_ecn=True)
+    transport.sendto(b"x", ("::1", 9), ecn=1, local="::1")
     transport.close()
     assert_type(await aio.errqueue.read(sock), list[errqueue.Event])
     assert_type(await aio.errqueue.wait(sock, limit=5), list[errqueue.Event])
@@ -225,8 +236,13 @@ async def awaitable(sock: socket.socket) -> None:
         assert_type((await sender.wait(key=0), await sender.drain()), tuple[bool, bool])
         await sender.aclose()
     async with aio.udp.Endpoint(sock) as endpoint:
-        assert_type(await endpoint.recv(), list[udp.Datagram])
-        assert_type(await endpoint.send(b"x", ("::1", 9)), int)
+        assert_type(await endpoint.recv(), list[aio.udp.Datagram])
+        assert_type(await endpoint.send(b"x", address=("::1", 9)), int)
+        assert_type(await endpoint.send_many([aio.udp.Transmit(b"x", None)]), int)
+        assert_type(await endpoint.recv_coalesced(), aio.udp.Coalesced)
+        assert_type(await endpoint.recv_into([bytearray(9)]), aio.udp.Scattered)
+        assert_type((await endpoint.drain(), endpoint.fallbacks), tuple[bool, aio.udp.Fallbacks])
+    await endpoint.aclose()
 
 
 EVENTS: list[type[aio.errqueue.Event]] = [

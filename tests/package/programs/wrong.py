@@ -47,7 +47,15 @@ def arguments(sock: Any) -> None:
     lowsock.SendBatch(1, 2).send(sock, 0)  # wrong
     lowsock.RecvBatch(1, 2).recv(sock, 0)  # wrong
     udp.Endpoint(sock, gsso=True)  # wrong
-    udp.Endpoint(sock).send(b"x", segment_size="2")  # wrong
+    udp.Endpoint(sock, ecn=True)  # wrong
+    udp.Endpoint(sock, recv_ecn=cmsg.ECN.ECT_0)  # wrong
+    udp.Endpoint(sock).send(b"x", address=None, segment_size="2")  # wrong
+    udp.Endpoint(sock).send(b"x")  # wrong
+    udp.Endpoint(sock).send(b"x", ("::1", 9))  # wrong
+    udp.Endpoint(sock).send(b"x", address=None, source="::1")  # wrong
+    udp.Endpoint(sock).send_many([b"x"])  # wrong
+    udp.Endpoint(sock).recv(1500)  # wrong
+    udp.Endpoint(sock).recv_into([], 64)  # wrong
     errqueue.wait(sock, timeout="1")  # wrong
     aio.errqueue.wait(sock, timeout=1)  # wrong
     aio.errqueue.wait(sock, 1)  # wrong
@@ -79,6 +87,8 @@ def results(sock: Any) -> None:
     cmsg.TTL(hops=3).hobs  # wrong
     cmsg.TTL(hops=3).hops = 4  # wrong
     udp.Endpoint(sock).recv()[0].adress  # wrong
+    udp.Endpoint(sock).recv()[0].timestamp  # wrong
+    udp.Received  # wrong
     lowsock.recvmsg(sock, 100)[4]  # wrong
     peer.credentials(sock).user  # wrong
     cmsg.arrival([]).nanoseconds  # wrong
