@@ -46,7 +46,15 @@ def attempt(call, *arguments, **more):
     except (TypeError, ValueError, LookupError, OverflowError, BufferError, AttributeError, NotImplementedError):
         pass
     except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.EAGAIN, errno.EBADF, errno.ECONNREFUSED, errno.ENOPROTOOPT, None):
+        if error.errno not in (
+            errno.EMFILE,
+            errno.EAGAIN,
+            errno.EBADF,
+            errno.ECONNREFUSED,
+            errno.ENOPROTOOPT,
+            errno.ENOENT,
+            None,
+        ):
             raise
     return None
 
