@@ -243,7 +243,9 @@ def test_a_time_limit_is_the_loops(backend, two):
 def test_an_address_by_position_is_told_to_be_one_by_keyword(backend, two):
     async def main():
         async with awaitable.ZeroCopySender(two.a) as sender:
-            with pytest.raises(TypeError, match=r"send\(\) takes these by keyword only: address=\.\.\., flags="):
+            with pytest.raises(
+                TypeError, match=r"send\(\) takes address and flags and ancdata by keyword: address=\.\.\., flags="
+            ):
                 await sender.send(b"x", None)
 
     backend.run(main)

@@ -149,7 +149,9 @@ SEGMENTS = [(constants.SOL_UDP, constants.UDP_SEGMENT, b"\4\0")]
 
 def test_an_address_by_position_is_told_to_be_one_by_keyword(udp_pair):
     with ZeroCopySender(udp_pair.a) as sender:
-        with pytest.raises(TypeError, match=r"send\(\) takes these by keyword only: address=\.\.\., flags="):
+        with pytest.raises(
+            TypeError, match=r"send\(\) takes address and flags and ancdata by keyword: address=\.\.\., flags="
+        ):
             sender.send(b"x", udp_pair.b.getsockname())
         assert sender.next_key == 0
 

@@ -43,7 +43,7 @@ class Watch:
 def attempt(call, *arguments, **more):
     try:
         return call(*arguments, **more)
-    except (TypeError, ValueError, LookupError, OverflowError, BufferError, AttributeError, NotImplementedError):
+    except (TypeError, ValueError, LookupError, OverflowError, BufferError, AttributeError, NotImplementedError, EOFError):
         pass
     except OSError as error:
         if error.errno not in (
