@@ -287,3 +287,12 @@ def test_a_closed_socket_is_an_error_of_the_kernels(unix_pair):
 def test_a_bad_argument_is_named(unix_pair, arguments, kind, name):
     with pytest.raises(kind, match=name):
         lowsock.recv_owned_fds(unix_pair.b, *arguments)
+
+
+def test_a_result_is_read_by_name(unix_pair):
+    lowsock.send_fds(unix_pair.a, [b"named"], [0])
+    received = lowsock.recv_owned_fds(unix_pair.b, 100)
+    with received.fds as fds:
+        assert type(received) is lowsock.ReceivedFds
+        assert (received.data, len(fds), received.msg_flags) == (b"named", 1, 0)
+        assert received._fields[:4] == ("data", "fds", "msg_flags", "address")
