@@ -91,8 +91,9 @@ class Receiver:
     def _receive(self, scratch: RecvBuffer, flags: int) -> int:
         """The same. The commonest case is written out, because the interpreter is slow right after a system call."""
         sock, answer = self.sock, _EINTR
-        if flags is ZERO and type(sock) is _Socket:
-            answer = _udp_recv(scratch.struct, sock.fileno(), DATAGRAM, MSG_DONTWAIT if sock.gettimeout() else 0)
+        if flags is ZERO:
+            fd, timeout = (sock.fileno(), sock.gettimeout()) if type(sock) is _Socket else target(sock)
+            answer = _udp_recv(scratch.struct, fd, DATAGRAM, MSG_DONTWAIT if timeout else 0)
             if 0 <= answer < CHANGED:
                 return answer
         return self._receive_slow(scratch, flags, DATAGRAM, answer)
@@ -139,8 +140,9 @@ class Receiver:
         scratch = self.take()
         burst = scratch.burst = scratch.burst or Burst()
         sock, answer = self.sock, _EINTR
-        if flags is ZERO and type(sock) is _Socket:
-            answer = _recv_burst(scratch.struct, burst.struct, sock.fileno(), MSG_DONTWAIT if sock.gettimeout() else 0)
+        if flags is ZERO:
+            fd, timeout = (sock.fileno(), sock.gettimeout()) if type(sock) is _Socket else target(sock)
+            answer = _recv_burst(scratch.struct, burst.struct, fd, MSG_DONTWAIT if timeout else 0)
         if answer < 0:
             flags = self._checked_flags(flags)
 

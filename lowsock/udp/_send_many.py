@@ -82,7 +82,7 @@ def _send(sender: Sender, pairs: Pairs, ancillary: Ancillary, flags: int) -> int
 
 def _send_without_control(sock: Socket, pieces: list[bytes], addresses: list[Address], flags: int) -> int:
     """Sends without control messages, as `sendmmsg` does, but skips the first checks of its fast path."""
-    if type(sock) is socket.socket and len(pieces) <= BATCH:
+    if len(pieces) <= BATCH:
         return _send_plain(sock, pieces, addresses, flags)
     return sendmmsg(sock, [([data], NO_ANCDATA, address) for data, address in zip(pieces, addresses)], flags)
 
