@@ -14,7 +14,7 @@ from lowsock._memory import address as _address
 from lowsock._memory.ancillary import NO_ANCDATA, NO_CONTROL, Control, encode, refuse_without_data
 from lowsock._memory.buffers import PYPY, Gathered, joined, viewed
 from lowsock._system import socket_class as kinds
-from lowsock._system.arguments import ZERO, checked_int
+from lowsock._system.arguments import INT_MAX, ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.errors import RETRYABLE, fail, raised_here
 from lowsock._system.ffi import ffi, lib
@@ -112,7 +112,7 @@ def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], fla
             if address is not None and type(sock) is kinds.Socket:
                 name = _encode_address(sock, address)
             elif address is not None:
-                family, name = _cached_encoding(address) or (-1, b"")  # no socket is of that family: nothing is sent
+                family, name = _cached_encoding(address) or (INT_MAX, b"")  # no socket is of that family: nothing is sent
             fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
             size, length = len(payload), len(name)
             try:
