@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from lowsock._batch.inbox import checked_vlen
 from lowsock._system.arguments import checked_int
+from lowsock._system.unique import Unique
 
 TYPE_CHECKING = False  # typing's own would cost an import of typing
 if TYPE_CHECKING:
-    from typing import Any, NoReturn, SupportsIndex
+    from typing import Any
 
     from typing_extensions import Self
 
 
-class Reused:
+class Reused(Unique):
     """``_memory`` is the inbox or outbox; None once the batch is closed."""
 
     __slots__ = ("_bufsize", "_memory", "_vlen")
@@ -52,6 +53,3 @@ class Reused:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} can be neither copied nor pickled")

@@ -46,7 +46,9 @@ class Reply:
         self.data, self.control, self.name = ffi.buffer(data), ffi.buffer(control), ffi.buffer(name)
         self.host = self.struct.host
         self.struct.cached_source = -1
-        self.fd = self.bufsize = -1  # of the last plain receive, as C remembers them: see lowsock_recv_again
+        self.fd = self.bufsize = self.struct.fd = (
+            self.struct.size
+        ) = -1  # of the last plain receive, as C remembers them: see lowsock_recv_again
         self.cached_address: Any = None  # the tuple of `struct.cached_source`
         self._memory = (data, control, name)  # the struct's pointers keep nothing alive
 

@@ -7,6 +7,6 @@ constants, layouts of structures. Any module may call it; only `ffi` imports the
 `ffi` has `ffi` and `lib`. `constants` and `layouts` read the compiled tables. `target` finds the descriptor and the timeout
 of a socket, `socket_class` the class of plain sockets, `arguments` checks numbers; `spellings` refuses old spellings
 and says what to write. `errors` turns -errno into an exception, and tells who raised one. `waiting` polls and retries until
-a deadline. `exports` is for public modules, `annotations` for whoever reads theirs, `types` for mypy and
-`lowsock.typing`.
+a deadline. `unique` is the base of what has no copies. `exports` is for public modules, `annotations` for whoever reads
+theirs, `types` for mypy and `lowsock.typing`.
 """

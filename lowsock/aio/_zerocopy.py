@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lowsock import errqueue
 from lowsock._memory.ancillary import NO_ANCDATA
 from lowsock._system.errors import fail
-from lowsock._system.spellings import refuse_old, renamed
+from lowsock._system.spellings import keyword_only, missing, refuse_old, renamed
+from lowsock._system.unique import Unique
 from lowsock.aio._wait.attempts import attempt, checked_flags, descriptor, snapshot
 from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiters import ERROR, WRITE
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 LIMITED = "limit the wait with asyncio.timeout, asyncio.wait_for or trio.move_on_after"
 
 
-class ZeroCopySender:
+class ZeroCopySender(Unique):
     """A `lowsock.errqueue.ZeroCopySender` whose calls are awaitable, and an asynchronous context manager: leaving it is
     `aclose`, without the wait if an exception was raised. It borrows the socket, which is non-blocking, and never closes it.
     Tasks may share a sender. See send(2), socket(7)."""
@@ -48,6 +49,9 @@ class ZeroCopySender:
         else:
             self._sender.close(0)
 
+    if not TYPE_CHECKING:
+        __getattr__ = missing(__name__, {"close": "use await aclose()"})
+
     # ---- memory ----
 
     def buffer(self, size: int) -> memoryview:
@@ -60,6 +64,7 @@ class ZeroCopySender:
 
     # ---- sending ----
 
+    @keyword_only
     async def send(
         self,
         data: bytes | memoryview,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from lowsock._memory.ancillary import CMSG_SPACE
 from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS
-from lowsock._system.spellings import renamed
+from lowsock._system.spellings import missing, renamed
 from lowsock.cmsg._base import ControlMessage, registered
 from lowsock.cmsg._fields import INT_SIZE, SECOND, UINT, UINT32, UINT64, layout, number
 from lowsock.cmsg._questions import ReceiveTime
@@ -306,3 +306,11 @@ class TxTime(ControlMessage):
     def txtime_ns(self) -> int:
         """Nanoseconds of the clock that SO_TXTIME named."""
         return _u64(self[2])[0]
+
+
+if not TYPE_CHECKING:
+    TimestampNs.__getattr__ = Timestamp.__getattr__ = missing(__name__, {"nanoseconds": "use timestamp_ns"})
+    TxTime.__getattr__ = missing(__name__, {"nanoseconds": "use txtime_ns"})
+    Timestamping.__getattr__ = missing(
+        __name__, {"nanoseconds": "use timestamp_ns", "software": "use software_ns", "hardware": "use hardware_ns"}
+    )

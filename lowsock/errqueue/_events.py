@@ -16,6 +16,7 @@ from lowsock._system.arguments import checked_int
 from lowsock._system.constants import CONSTANTS, MSG_DONTWAIT, MSG_ERRQUEUE
 from lowsock._system.errors import MORE, RETRYABLE, fail, unsupported
 from lowsock._system.ffi import ffi, lib
+from lowsock._system.spellings import missing
 from lowsock._system.target import target
 from lowsock._system.waiting import SharedWaiter
 from lowsock.cmsg._base import ControlMessage, decode, seen_as
@@ -138,6 +139,11 @@ class TxTimeMissed(NamedTuple):
     data: bytes  # the datagram, headers first
     ancdata: Messages
     msg_flags: int
+
+
+if not TYPE_CHECKING:
+    TransmitTimestamp.__getattr__ = missing(__name__, {"software": "use software_ns", "hardware": "use hardware_ns"})
+    TxTimeMissed.__getattr__ = missing(__name__, {"nanoseconds": "use txtime_ns"})
 
 
 class UnknownEvent(NamedTuple):

@@ -23,8 +23,9 @@ from lowsock._system.arguments import checked_int, checked_seconds
 from lowsock._system.constants import MSG_DONTWAIT
 from lowsock._system.errors import fail, time_out, unsupported
 from lowsock._system.ffi import ffi
-from lowsock._system.spellings import refuse_old
+from lowsock._system.spellings import keyword_only, refuse_old
 from lowsock._system.target import target
+from lowsock._system.unique import Unique
 from lowsock._system.waiting import SharedWaiter
 from lowsock.cmsg._fields import UINT32
 from lowsock.errqueue._backlog import Backlog
@@ -57,7 +58,7 @@ _ALL = 2**31  # events: no limit
 _REGISTRY_LOCK = threading.RLock()  # reentrant: the garbage collector may end another sender meanwhile
 
 
-class ZeroCopySender:
+class ZeroCopySender(Unique):
     """Sends on a TCP or UDP socket from memory that the kernel reads after the call, and keeps it until the kernel is done.
 
     It is the one consumer of the socket's error queue: other events come out of its `read`, and `lowsock.errqueue.read` of
@@ -143,6 +144,7 @@ class ZeroCopySender:
 
     # ---- sending ----
 
+    @keyword_only
     def send(
         self,
         data: bytes | memoryview,

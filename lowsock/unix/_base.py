@@ -17,6 +17,7 @@ from lowsock._system.constants import CONSTANTS
 from lowsock._system.errors import fail
 from lowsock._system.ffi import lib
 from lowsock._system.target import target
+from lowsock._system.unique import Unique
 from lowsock.unix._incoming import MAX_SIZE, Incoming
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ CHUNK_SIZE = 2**18  # bytes that a receive into the buffer asks for, and that on
 EMPTY = memoryview(b"")
 
 
-class Stream:
+class Stream(Unique):
     """A connected ``AF_UNIX`` stream."""
 
     def __init__(self, sock: Socket, max_fds: int, max_message: int) -> None:

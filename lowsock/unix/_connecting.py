@@ -45,7 +45,13 @@ def checked_path(path: str | bytes | os.PathLike[Any]) -> str | bytes:
     """``path`` as the socket module takes it; the error names the argument."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"path must be str, bytes or a path object, not {type(path).__name__}")
-    return os.fspath(path)
+    name = os.fspath(path)
+    raw = os.fsencode(name)
+    if not raw:
+        raise ValueError("path must not be empty: nobody would know the name that the kernel chooses")
+    if b"\0" in raw[1:] and raw[0]:  # Linux: an abstract name begins with a null character, and may have more
+        raise ValueError("path must not contain a null character")
+    return name
 
 
 def _connect(sock: socket.socket, name: str | bytes, seconds: float | None) -> None:

@@ -6,6 +6,8 @@ import gc
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import weakref
 from unittest import mock
 
@@ -113,6 +115,31 @@ def test_a_closed_socket_is_refused_by_the_kernel(call, pair, passed):
     with pytest.raises(OSError) as raised:
         ALL[call](sock)
     assert raised.value.errno == errno.EBADF
+
+
+FRESH = """
+import os, socket, sys
+import lowsock
+
+a = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+a.bind(("127.0.0.1", 0))
+a.sendto(b"precious", a.getsockname())
+os.dup2(a.fileno(), 0)
+closed = socket.socket()
+closed.close()
+for sock in (closed, -1):
+    try:
+        lowsock.recvmsg(sock, -1)
+    except ValueError as error:
+        print(error)
+print(a.recv(100))
+"""
+
+
+def test_a_first_receive_of_a_wrong_size_from_a_closed_socket_touches_no_other():
+    """A reply that nothing was received into yet remembers no descriptor, not even number 0."""
+    done = subprocess.run([sys.executable, "-I", "-c", FRESH], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "bufsize must not be negative: -1\n" * 2 + "b'precious'\n"
 
 
 @pytest.mark.parametrize("kind", [lambda fd: fd, Number, Asked], ids=["int", "derived", "object"])
