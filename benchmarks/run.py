@@ -9,6 +9,7 @@ import json
 import math
 import platform
 import sys
+from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Any
 
@@ -35,7 +36,7 @@ def timed(case: Case, name: str, n: int) -> int:
     return perf_counter_ns() - start
 
 
-def measure(case: Case, kinds: list[str], rounds: int, smoke: bool) -> dict[str, float]:
+def measure(case: Case, rounds: int, smoke: bool, kinds: Sequence[str] = ("lowsock",)) -> dict[str, float]:
     """Nanoseconds a message for each implementation: the least of all rounds. Each round begins with another one."""
     n = 1 if smoke else iterations(case)
     names = [name for name in case.loops if name not in KINDS or name in kinds]
@@ -67,7 +68,7 @@ def run(names: list[str], kinds: list[str], rounds: int, smoke: bool) -> dict[st
     results = {}
     for make in CASES + EXTRA + BATCHES + OFFLOAD:
         if not names or make.__name__ in names:
-            results[make.__name__] = measure(make(ffi, lib), kinds, rounds, smoke)
+            results[make.__name__] = measure(make(ffi, lib), rounds, smoke, kinds)
             print(row(make.__name__, results[make.__name__]), flush=True)
     return results
 
