@@ -96,15 +96,13 @@ def _watch(thing: Any, module: str, home: str) -> None:
         written, namespace = vars(thing).get("__annotations__"), vars(sys.modules[home])
     else:
         inner = thing
-        while (
-            type(vars(inner).get("__wrapped__")) is _Function
-        ):  # `typing` reads the annotations where the innermost was written
-            inner = inner.__wrapped__
+        while type(vars(inner).get("__wrapped__")) is _Function:
+            inner = inner.__wrapped__  # in whose module `typing` evaluates annotations
         written, namespace = thing.__annotations__, inner.__globals__
     if written and type(written) is dict:
         thing.__annotations__ = Annotations(thing, module, namespace)
     wrapped = vars(thing).get("__wrapped__")
-    if type(wrapped) is _Function:  # see `arguments.keyword_only`
+    if type(wrapped) is _Function:  # see `spellings.keyword_only`
         _watch(wrapped, module, home)
 
 
