@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from operator import index
+from _operator import index  # operator takes longer to import
 
 from lowsock._system.errors import raised_here
 

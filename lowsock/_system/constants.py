@@ -9,8 +9,10 @@ _names = ffi.string(lib.lowsock_names).decode().split()
 _values: list[int] = ffi.unpack(lib.lowsock_values, len(_names))
 _present: list[int] = ffi.unpack(lib.lowsock_present, len(_names))
 
-CONSTANTS: dict[str, int] = {name: value for name, value, present in zip(_names, _values, _present) if present}
-ABSENT: set[str] = set(_names).difference(CONSTANTS)
+CONSTANTS: dict[str, int] = dict(zip(_names, _values))
+ABSENT: set[str] = {name for name, present in zip(_names, _present) if not present}
+for _name in ABSENT:
+    del CONSTANTS[_name]
 
 MSG_DONTWAIT = CONSTANTS["MSG_DONTWAIT"]
 MSG_TRUNC = CONSTANTS["MSG_TRUNC"]
