@@ -18,6 +18,7 @@ from lowsock.errqueue._events import LIMIT
 from lowsock.udp import Coalesced, Datagram, Fallbacks, Scattered, Transmit
 from lowsock.udp._endpoint import ENDED
 from lowsock.udp._former import MISSING, OLD_OPTIONS, OLD_PROPERTIES, OLD_RECV, OLD_SEND, refuse_send
+from lowsock.udp._send_many import resumable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -152,10 +153,10 @@ class Endpoint:
         local: Host | None = None,
         flags: int = 0,
     ) -> int:
-        """As `lowsock.udp.Endpoint.send_many`, awaitable; returns how many datagrams went. See sendmmsg(2)."""
-        own = snapshot("datagrams", "(data, address), Transmit or Datagram", datagrams)
-        flags, send_many = checked_flags(flags), self._endpoint.send_many
-        return await attempt(self._sock, WRITE, lambda: send_many(own, ecn=ecn, local=local, flags=flags))
+        """As `lowsock.udp.Endpoint.send_many`, awaitable; returns how many datagrams went. It waits for the first, and for
+        the rest of a `Transmit` of which a part went: cancelled then, nobody can say how much went. See sendmmsg(2)."""
+        call = resumable(self._endpoint._sender, datagrams, ecn, local, checked_flags(flags))
+        return await attempt(self._sock, WRITE, call)
 
     if not TYPE_CHECKING:  # the same, quick, and with an error for calls in the spelling of before 0.2
 
@@ -184,9 +185,8 @@ class Endpoint:
         async def send_many(self, datagrams, *, ecn=None, local=None, flags=0, **old):
             if old:
                 refuse("send_many", old, OLD_SEND)
-            own = snapshot("datagrams", "(data, address), Transmit or Datagram", datagrams)
-            flags, send_many = checked_flags(flags), self._endpoint.send_many
-            return await attempt(self._sock, WRITE, lambda: send_many(own, ecn=ecn, local=local, flags=flags))
+            call = resumable(self._endpoint._sender, datagrams, ecn, local, checked_flags(flags))
+            return await attempt(self._sock, WRITE, call)
 
     # ---- receiving ----
 

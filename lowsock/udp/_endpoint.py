@@ -224,8 +224,8 @@ class Endpoint:
 
         Each is a tuple ``(data, address)``; a `Transmit`; or what `recv` or `recv_coalesced` returned, whose data goes back
         to its ``address`` from its ``local``. ``ecn`` and ``local``, as in `send`, are for those that do not say it. A
-        `Transmit` with a ``segment_size`` counts as one: where it cannot go at once and only some of its datagrams went, it
-        is not counted, and they go again with the next call.
+        `Transmit` with a ``segment_size`` counts as one. Where only some of its datagrams find room, the rest is waited for;
+        if that fails, the exception's ``characters_written`` counts the bytes of all that went.
 
         All are checked before the first is sent. The rest is as in `lowsock.sendmmsg` and `send`. See sendmmsg(2).
         """
