@@ -19,6 +19,7 @@ from lowsock.udp import Coalesced, Datagram, Fallbacks, Scattered, Transmit
 from lowsock.udp._endpoint import ENDED
 from lowsock.udp._former import MISSING, OLD_OPTIONS, OLD_PROPERTIES, OLD_RECV, OLD_SEND, refuse_send
 from lowsock.udp._send_many import resumable
+from lowsock.udp._sending import drain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -242,7 +243,7 @@ class Endpoint:
         nothing to wait for. See `lowsock.udp.Endpoint.drain`."""
         sender = self._endpoint._zerocopy
         if sender is not None:
-            return await attempt(self._sock, ERROR, lambda: sender.wait(0) or fail(-errno.EAGAIN))
+            return await attempt(self._sock, ERROR, lambda: drain(sender, 0) or fail(-errno.EAGAIN))
         if is_trio():
             await checkpoint()
         return True

@@ -19,7 +19,7 @@ from lowsock.udp._former import MISSING, OLD_OPTIONS, OLD_PROPERTIES, OLD_RECV, 
 from lowsock.udp._mixed import Transmit
 from lowsock.udp._receiving import Receiver
 from lowsock.udp._send_many import send_many
-from lowsock.udp._sending import Fallbacks, Sender
+from lowsock.udp._sending import Fallbacks, Sender, drain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -295,7 +295,8 @@ class Endpoint:
         """Waits until the kernel is done with what was sent by MSG_ZEROCOPY, at most ``timeout`` seconds; returns whether it
         is. Without ``zerocopy`` there is nothing to wait for. See `lowsock.errqueue.ZeroCopySender`."""
         checked_seconds("timeout", timeout)
-        return self._zerocopy is None or self._zerocopy.wait(timeout)
+        zerocopy = self._zerocopy  # read once: another thread may end the endpoint
+        return zerocopy is None or drain(zerocopy, timeout)
 
     def detach(self) -> Socket:
         """Gives back the socket that the endpoint was made with, open, and ends the endpoint: what it is called for after
@@ -315,9 +316,10 @@ class Endpoint:
         the wait is interrupted by an exception.
         """
         checked_seconds("timeout", timeout)
+        zerocopy = self._zerocopy
         try:
-            if self._zerocopy is not None:
-                self._zerocopy.close(timeout)
+            if zerocopy is not None:
+                zerocopy.close(timeout)
         finally:
             self._end(_close)
 

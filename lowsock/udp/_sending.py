@@ -19,7 +19,7 @@ from lowsock._memory.address import encode_for, family_of
 from lowsock._memory.buffers import COPY_SIZE, PYPY, viewed
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
-from lowsock._system.errors import raised_inside
+from lowsock._system.errors import fail, raised_inside
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
 from lowsock._system.target import target
@@ -330,10 +330,31 @@ class Sending:
 
     def _send_zerocopy(self, piece: bytes, control: ControlBuffer) -> int:
         """Sends by the socket's zero-copy sender, which waits itself on a blocking socket; returns the bytes, or -errno."""
-        sender: Any = self._sender.zerocopy
+        sender = self._sender.zerocopy
+        if sender is None or sender._closed:  # another thread has ended the endpoint
+            return -errno.EBADF
         try:
             return int(sender.send(piece, address=self._address, flags=self._flags, ancdata=control.messages))
+        except ValueError as error:
+            if not is_of_the_end(sender, error):
+                raise
+            return -errno.EBADF
         except OSError as error:
             if error.errno is None or not raised_inside(error):  # a timeout, or a signal handler's own error
                 raise
             return -error.errno
+
+
+def is_of_the_end(sender: ZeroCopySender, error: ValueError) -> bool:
+    """Whether an error says that the zero-copy sender was closed meanwhile: for an endpoint that is EBADF."""
+    return sender._closed and raised_inside(error)
+
+
+def drain(sender: ZeroCopySender, timeout: float | None) -> bool:
+    """Waits for zero-copy sends, at most ``timeout`` seconds; fails with EBADF if the endpoint ends meanwhile."""
+    try:
+        return sender.wait(timeout)
+    except ValueError as error:
+        if is_of_the_end(sender, error):
+            fail(-errno.EBADF)
+        raise

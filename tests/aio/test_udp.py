@@ -8,11 +8,12 @@ import sys
 import warnings
 
 import pytest
-from datagram_loops import Full
+from datagram_loops import Full, of_lowsock
 
 from lowsock import aio, cmsg, udp
 from lowsock.aio import errqueue
 from lowsock.aio import udp as awaitable
+from lowsock.errqueue import ZeroCopySender
 from lowsock.errqueue._events import READERS
 from lowsock.udp import _sending as sending
 
@@ -257,6 +258,26 @@ def test_closing_waits_for_what_is_in_flight(backend, in_flight, how):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert backend.run(main) == -1
+
+
+@linux
+def test_an_end_while_a_drain_begins_is_ebadf(backend, in_flight, monkeypatch):
+    real = ZeroCopySender.wait
+
+    async def main():
+        endpoint = await flying(in_flight)
+
+        @of_lowsock
+        def wait(sender, timeout):
+            endpoint._close()
+            return real(sender, timeout)
+
+        monkeypatch.setattr(ZeroCopySender, "wait", wait)
+        with pytest.warns(ResourceWarning), pytest.raises(OSError) as info:
+            await endpoint.drain()
+        return info.value.errno
+
+    assert backend.run(main) == errno.EBADF
 
 
 @linux

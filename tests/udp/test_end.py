@@ -7,10 +7,12 @@ import socket
 import warnings
 
 import pytest
+from datagram_loops import of_lowsock
 from udp_sockets import linux
 
 from lowsock import udp
 from lowsock.errqueue import ZeroCopySender
+from lowsock.udp._sending import Sending
 
 CALLS = {
     "send": lambda endpoint: endpoint.send(b"x", address=("127.0.0.1", 9)),
@@ -143,6 +145,32 @@ def test_a_socket_that_was_given_back_takes_another_sender(flying):
     let_go()
     with udp.Endpoint(a, zerocopy=True) as after:
         assert after.zerocopy
+
+
+@linux
+@pytest.mark.filterwarnings("ignore:a ZeroCopySender was closed:ResourceWarning")
+@pytest.mark.parametrize("moment", ["before", "within"])
+@pytest.mark.parametrize("name", ["send", "drain"])
+def test_an_end_during_a_zero_copy_call_of_another_thread_is_ebadf(flying, monkeypatch, name, moment):
+    """Before its sender is asked, and while it works."""
+    endpoint, _, _ = flying
+    cls, inner = (Sending, "_send_zerocopy") if name == "send" and moment == "before" else (ZeroCopySender, name)
+    if name == "drain":
+        inner = "wait" if moment == "before" else "_read_queue"
+    elif moment == "within":
+        inner = "_attempt"
+    real = getattr(cls, inner)
+
+    @of_lowsock
+    def ended(self, *args, **named):
+        monkeypatch.setattr(cls, inner, real)
+        endpoint.close(0)
+        return real(self, *args, **named)
+
+    monkeypatch.setattr(cls, inner, ended)
+    with pytest.raises(OSError) as info:
+        endpoint.drain(5) if name == "drain" else endpoint.send(bytes(30_000), address=("127.0.0.1", 9))
+    assert info.value.errno == errno.EBADF
 
 
 def test_without_zero_copy_there_is_nothing_to_drain(two4):
