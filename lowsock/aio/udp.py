@@ -16,6 +16,7 @@ from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiters import ERROR, READ, WRITE
 from lowsock.errqueue._events import LIMIT
 from lowsock.udp import Coalesced, Datagram, Fallbacks, Scattered, Transmit
+from lowsock.udp._capabilities import refuse_copies
 from lowsock.udp._endpoint import ENDED
 from lowsock.udp._former import MISSING, OLD_OPTIONS, OLD_PROPERTIES, OLD_RECV, OLD_SEND, refuse_send
 from lowsock.udp._send_many import resumable
@@ -281,6 +282,8 @@ class Endpoint:
     def _close(self) -> None:
         self._sock = ENDED
         self._endpoint._end(close)
+
+    __reduce_ex__ = refuse_copies
 
     async def __aenter__(self) -> Self:
         return self

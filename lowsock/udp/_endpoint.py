@@ -14,7 +14,7 @@ from lowsock.cmsg._options import restore_options
 from lowsock.errqueue._events import LIMIT, Event, read
 from lowsock.errqueue._zerocopy import ZeroCopySender
 from lowsock.udp._arrival import Coalesced, Datagram, Scattered
-from lowsock.udp._capabilities import check, current_options, has_coalescing, kernel_max_segments, set_clock
+from lowsock.udp._capabilities import check, current_options, has_coalescing, kernel_max_segments, refuse_copies, set_clock
 from lowsock.udp._former import MISSING, OLD_OPTIONS, OLD_PROPERTIES, OLD_RECV, OLD_SEND, refuse_send
 from lowsock.udp._mixed import Transmit
 from lowsock.udp._receiving import Receiver
@@ -70,9 +70,9 @@ class Endpoint:
         when. ``recv_errors``: fill the error queue (`read_errors`). ``zerocopy``: send what is large by MSG_ZEROCOPY.
         ``txtime_clock``: the clock, such as `time.CLOCK_TAI`, that the ``txtime_ns`` of a send goes by (SO_TXTIME).
 
-        Raises `TypeError` for an option that is neither True nor False; `ValueError` for a socket that is not of UDP, or has
-        UDP_SEGMENT set for all that it sends; `OSError` as the kernel says it. Then the socket is still yours, and its
-        options are as they were.
+        Raises `TypeError` for an option that is neither True nor False, and for an object without ``close()``; `ValueError`
+        for a socket that is not of UDP, or has UDP_SEGMENT set for all that it sends; `OSError` as the kernel says it. Then
+        the socket is still yours, and its options are as they were.
         """
         _check_options(gso, gro, recv_ecn, recv_pktinfo, recv_timestamps, recv_errors, zerocopy)
         clock = _checked_clock(txtime_clock)
@@ -335,6 +335,8 @@ class Endpoint:
                 zerocopy.close(0)
         finally:
             dispose(sock)
+
+    __reduce_ex__ = refuse_copies
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The end of an endpoint: it owns its socket until it is closed, or gives it back."""
 
+import copy
 import errno
 import os
+import pickle
 import socket
 import warnings
 
@@ -10,7 +12,7 @@ import pytest
 from datagram_loops import of_lowsock
 from udp_sockets import linux
 
-from lowsock import udp
+from lowsock import aio, constants, udp
 from lowsock.errqueue import ZeroCopySender
 from lowsock.udp._sending import Sending
 
@@ -74,6 +76,30 @@ def test_an_endpoint_that_cannot_be_made_leaves_the_socket_to_its_owner(two4):
         with pytest.raises((TypeError, ValueError)):
             udp.Endpoint(two4.a, **wrong)
     assert two4.a.sendto(b"x", two4.to) == 1
+
+
+class Unowned:
+    """Has a descriptor, and no ``close()``."""
+
+    def __init__(self, sock):
+        self.fileno = sock.fileno
+
+
+@linux
+@pytest.mark.parametrize("make", [udp.Endpoint, aio.udp.Endpoint])
+def test_what_it_cannot_close_is_refused_before_an_option_is_set(two4, make):
+    with pytest.raises(TypeError, match=r"^sock must be an int or have close\(\), .*, not Unowned"):
+        make(Unowned(two4.a))
+    assert not two4.a.getsockopt(socket.IPPROTO_IP, constants.IP_RECVTOS)
+    assert not two4.a.getsockopt(constants.SOL_UDP, constants.UDP_GRO)
+
+
+@pytest.mark.parametrize("make", [udp.Endpoint, aio.udp.Endpoint])
+@pytest.mark.parametrize("call", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_has_no_copies(two4, make, call):
+    two4.a.setblocking(False)
+    with pytest.raises(TypeError, match=r"^an Endpoint can be neither copied nor pickled"):
+        call(make(two4.a))
 
 
 # ---- MSG_ZEROCOPY ----
