@@ -16,8 +16,11 @@ from lowsock.aio._wait.trio import checkpoint, is_trio
 from lowsock.aio._wait.waiters import ERROR, READ, WRITE
 from lowsock.errqueue._events import LIMIT
 from lowsock.udp import Coalesced, Datagram, Fallbacks, Scattered, Transmit
+from lowsock.udp._capabilities import refuse_copies
 from lowsock.udp._endpoint import ENDED
 from lowsock.udp._former import MISSING, OLD_OPTIONS, OLD_PROPERTIES, OLD_RECV, OLD_SEND, refuse_send
+from lowsock.udp._send_many import resumable
+from lowsock.udp._sending import drain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -152,10 +155,10 @@ class Endpoint:
         local: Host | None = None,
         flags: int = 0,
     ) -> int:
-        """As `lowsock.udp.Endpoint.send_many`, awaitable; returns how many datagrams went. See sendmmsg(2)."""
-        own = snapshot("datagrams", "(data, address), Transmit or Datagram", datagrams)
-        flags, send_many = checked_flags(flags), self._endpoint.send_many
-        return await attempt(self._sock, WRITE, lambda: send_many(own, ecn=ecn, local=local, flags=flags))
+        """As `lowsock.udp.Endpoint.send_many`, awaitable; returns how many datagrams went. It waits for the first, and for
+        the rest of a `Transmit` of which a part went: cancelled then, nobody can say how much went. See sendmmsg(2)."""
+        call = resumable(self._endpoint._sender, datagrams, ecn, local, checked_flags(flags))
+        return await attempt(self._sock, WRITE, call)
 
     if not TYPE_CHECKING:  # the same, quick, and with an error for calls in the spelling of before 0.2
 
@@ -184,9 +187,8 @@ class Endpoint:
         async def send_many(self, datagrams, *, ecn=None, local=None, flags=0, **old):
             if old:
                 refuse("send_many", old, OLD_SEND)
-            own = snapshot("datagrams", "(data, address), Transmit or Datagram", datagrams)
-            flags, send_many = checked_flags(flags), self._endpoint.send_many
-            return await attempt(self._sock, WRITE, lambda: send_many(own, ecn=ecn, local=local, flags=flags))
+            call = resumable(self._endpoint._sender, datagrams, ecn, local, checked_flags(flags))
+            return await attempt(self._sock, WRITE, call)
 
     # ---- receiving ----
 
@@ -242,7 +244,7 @@ class Endpoint:
         nothing to wait for. See `lowsock.udp.Endpoint.drain`."""
         sender = self._endpoint._zerocopy
         if sender is not None:
-            return await attempt(self._sock, ERROR, lambda: sender.wait(0) or fail(-errno.EAGAIN))
+            return await attempt(self._sock, ERROR, lambda: drain(sender, 0) or fail(-errno.EAGAIN))
         if is_trio():
             await checkpoint()
         return True
@@ -280,6 +282,8 @@ class Endpoint:
     def _close(self) -> None:
         self._sock = ENDED
         self._endpoint._end(close)
+
+    __reduce_ex__ = refuse_copies
 
     async def __aenter__(self) -> Self:
         return self

@@ -18,6 +18,8 @@ from lowsock.cmsg._base import pair
 from lowsock.udp._control import segment_control
 
 if TYPE_CHECKING:
+    from typing import Any, NoReturn, SupportsIndex
+
     from lowsock._system.types import Socket
 
 _LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -34,7 +36,7 @@ _kernel_max: list[int] = []  # the most segments that this kernel takes; empty u
 
 
 def check(sock: Socket) -> int:
-    """The address family of a UDP socket. Raises `ValueError` for any other socket."""
+    """The address family of a UDP socket. Raises `ValueError` for any other, `TypeError` for what cannot be closed."""
     family, fd = family_of(sock), target(sock)[0]
     kind = lib.lowsock_option(fd, _SOL_SOCKET, _SO_TYPE) if family >= 0 else family
     if kind < 0:
@@ -44,7 +46,14 @@ def check(sock: Socket) -> int:
         raise ValueError("sock must be a UDP socket, of AF_INET or AF_INET6")
     if _SEGMENT is not None and lib.lowsock_option(fd, *_SEGMENT) > 0:
         raise ValueError("sock has UDP_SEGMENT set for all that it sends, so it cannot send one datagram")
+    if not isinstance(sock, int) and not callable(getattr(sock, "close", None)):
+        raise TypeError(f"sock must be an int or have close(), since the endpoint owns it, not {type(sock).__name__}")
     return family
+
+
+def refuse_copies(endpoint: Any, protocol: SupportsIndex) -> NoReturn:
+    """The ``__reduce_ex__`` of endpoints: a socket has one owner."""
+    raise TypeError(f"an {type(endpoint).__name__} can be neither copied nor pickled")
 
 
 def has_coalescing(sock: Socket) -> bool:

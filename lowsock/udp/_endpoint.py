@@ -14,12 +14,12 @@ from lowsock.cmsg._options import restore_options
 from lowsock.errqueue._events import LIMIT, Event, read
 from lowsock.errqueue._zerocopy import ZeroCopySender
 from lowsock.udp._arrival import Coalesced, Datagram, Scattered
-from lowsock.udp._capabilities import check, current_options, has_coalescing, kernel_max_segments, set_clock
+from lowsock.udp._capabilities import check, current_options, has_coalescing, kernel_max_segments, refuse_copies, set_clock
 from lowsock.udp._former import MISSING, OLD_OPTIONS, OLD_PROPERTIES, OLD_RECV, OLD_SEND, refuse_send
 from lowsock.udp._mixed import Transmit
 from lowsock.udp._receiving import Receiver
 from lowsock.udp._send_many import send_many
-from lowsock.udp._sending import Fallbacks, Sender
+from lowsock.udp._sending import Fallbacks, Sender, drain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,9 +70,9 @@ class Endpoint:
         when. ``recv_errors``: fill the error queue (`read_errors`). ``zerocopy``: send what is large by MSG_ZEROCOPY.
         ``txtime_clock``: the clock, such as `time.CLOCK_TAI`, that the ``txtime_ns`` of a send goes by (SO_TXTIME).
 
-        Raises `TypeError` for an option that is neither True nor False; `ValueError` for a socket that is not of UDP, or has
-        UDP_SEGMENT set for all that it sends; `OSError` as the kernel says it. Then the socket is still yours, and its
-        options are as they were.
+        Raises `TypeError` for an option that is neither True nor False, and for an object without ``close()``; `ValueError`
+        for a socket that is not of UDP, or has UDP_SEGMENT set for all that it sends; `OSError` as the kernel says it. Then
+        the socket is still yours, and its options are as they were.
         """
         _check_options(gso, gro, recv_ecn, recv_pktinfo, recv_timestamps, recv_errors, zerocopy)
         clock = _checked_clock(txtime_clock)
@@ -224,8 +224,8 @@ class Endpoint:
 
         Each is a tuple ``(data, address)``; a `Transmit`; or what `recv` or `recv_coalesced` returned, whose data goes back
         to its ``address`` from its ``local``. ``ecn`` and ``local``, as in `send`, are for those that do not say it. A
-        `Transmit` with a ``segment_size`` counts as one: where it cannot go at once and only some of its datagrams went, it
-        is not counted, and they go again with the next call.
+        `Transmit` with a ``segment_size`` counts as one. Where only some of its datagrams find room, the rest is waited for;
+        if that fails, the exception's ``characters_written`` counts the bytes of all that went.
 
         All are checked before the first is sent. The rest is as in `lowsock.sendmmsg` and `send`. See sendmmsg(2).
         """
@@ -295,7 +295,8 @@ class Endpoint:
         """Waits until the kernel is done with what was sent by MSG_ZEROCOPY, at most ``timeout`` seconds; returns whether it
         is. Without ``zerocopy`` there is nothing to wait for. See `lowsock.errqueue.ZeroCopySender`."""
         checked_seconds("timeout", timeout)
-        return self._zerocopy is None or self._zerocopy.wait(timeout)
+        zerocopy = self._zerocopy  # read once: another thread may end the endpoint
+        return zerocopy is None or drain(zerocopy, timeout)
 
     def detach(self) -> Socket:
         """Gives back the socket that the endpoint was made with, open, and ends the endpoint: what it is called for after
@@ -315,9 +316,10 @@ class Endpoint:
         the wait is interrupted by an exception.
         """
         checked_seconds("timeout", timeout)
+        zerocopy = self._zerocopy
         try:
-            if self._zerocopy is not None:
-                self._zerocopy.close(timeout)
+            if zerocopy is not None:
+                zerocopy.close(timeout)
         finally:
             self._end(_close)
 
@@ -333,6 +335,8 @@ class Endpoint:
                 zerocopy.close(0)
         finally:
             dispose(sock)
+
+    __reduce_ex__ = refuse_copies
 
     def __enter__(self) -> Self:
         return self

@@ -63,21 +63,71 @@ class _Entry(NamedTuple):
         return max(-(-len(self.data) // self.segment), 1)
 
 
-def send_mixed(sender: Sender, items: list[Any], default: Ancillary, flags: int) -> int:
-    """Sends all as far as they go, and waits for the first only; returns how many went, each of them whole."""
-    entries = [_entry(sender, i, item, default) for i, item in enumerate(items)]
-    sent = 0
-    while sent < len(entries):
+class Mixed:
+    """A batch, and how far it went: nothing goes twice, also if `resume` is called again after an exception."""
+
+    __slots__ = ("_entries", "_flags", "_part", "_sender", "_whole")
+
+    def __init__(self, sender: Sender, items: list[Any], default: Ancillary, flags: int) -> None:
+        self._sender, self._flags = sender, flags
+        self._entries = [_entry(sender, i, item, default) for i, item in enumerate(items)]
+        self._whole = 0  # entries that went
+        self._part: Sending | None = None  # of the next one, which goes by itself
+
+    def resume(self) -> int:
+        """Sends all as far as they go, and waits for the first only, and for the rest of one of which a part went; returns
+        how many went. If that rest can't go, the error's ``characters_written`` counts the bytes of all that went."""
+        while self._whole < len(self._entries):
+            try:
+                count = self._send_rest() if self._has_begun() else self._send_some()
+            except OSError as error:
+                if self._has_begun():
+                    error.characters_written = self._bytes_sent()  # type: ignore[attr-defined]
+                    raise
+                if not self._whole or not raised_inside(error):
+                    raise
+                break  # the next call says why
+            if not count:
+                break
+            self._whole, self._part = self._whole + count, None
+        return self._whole
+
+    def _has_begun(self) -> bool:
+        return self._part is not None and self._part.at > 0
+
+    def _bytes_sent(self) -> int:
+        return sum(len(entry.data) for entry in self._entries[: self._whole]) + (self._part.at if self._part else 0)
+
+    def _send_some(self) -> int:
+        """Sends by one batch, or one entry by itself; returns how many went. Waits only if none went before."""
+        entries, at = self._entries, self._whole
+        end = at
+        while end < min(len(entries), at + BATCH) and _is_one_message(self._sender, entries[end]):
+            end += 1
+        if end == at:
+            return self._send_alone(entries[at], None)
         try:
-            count = _send_some(sender, entries, sent, flags)
+            return _send_batch(self._sender, entries[at:end], self._flags, not at)
         except OSError as error:
-            if not sent or not raised_inside(error):
+            first = entries[at]
+            cut, ecn = first.segments() > 1, first.ancillary.ecn is not None and self._sender.ecn_refused is None
+            if error.errno not in _REFUSALS or not (cut or ecn) or not raised_inside(error):
                 raise
-            break  # the next call says why
-        if not count:
-            break
-        sent += count
-    return sent
+            return self._send_alone(first, -error.errno if cut else None)
+
+    def _send_alone(self, entry: _Entry, first: int | None) -> int:
+        """Sends one entry as `Endpoint.send` does; returns 1 if all of it went, 0 if nothing did."""
+        data, segment, name, address, ancillary = entry
+        self._part = part = Sending(self._sender, data, len(data), segment, name, address, ancillary, self._flags)
+        part.run(first, not self._whole)
+        return int(part.is_done()) or (self._send_rest() if part.at else 0)
+
+    def _send_rest(self) -> int:
+        """Sends what is left of an entry of which a part went. Raises if it cannot go on."""
+        part: Any = self._part
+        while not part.is_done():
+            part.run()
+        return 1
 
 
 def _entry(sender: Sender, i: int, item: Any, default: Ancillary) -> _Entry:
@@ -115,23 +165,6 @@ def _others(name: str, ancdata: Any) -> tuple[tuple[int, int, bytes], ...]:
     return tuple([message(f"{name}[{i}]", item) for i, item in enumerate(items)])
 
 
-def _send_some(sender: Sender, entries: list[_Entry], at: int, flags: int) -> int:
-    """Sends by one batch, or one entry by itself; returns how many went. Waits only if none went before (``at`` is 0)."""
-    end = at
-    while end < min(len(entries), at + BATCH) and _is_one_message(sender, entries[end]):
-        end += 1
-    if end == at:
-        return _send_alone(sender, entries[at], flags, None, not at)
-    try:
-        return _send_batch(sender, entries[at:end], flags, not at)
-    except OSError as error:
-        first = entries[at]
-        cut, ecn = first.segments() > 1, first.ancillary.ecn is not None and sender.ecn_refused is None
-        if error.errno not in _REFUSALS or not (cut or ecn) or not raised_inside(error):
-            raise
-        return _send_alone(sender, first, flags, -error.errno if cut else None, not at)
-
-
 def _is_one_message(sender: Sender, entry: _Entry) -> bool:
     """Whether the kernel takes an entry whole, as far as is known."""
     count = entry.segments()
@@ -151,14 +184,6 @@ def _send_batch(sender: Sender, entries: list[_Entry], flags: int, wait: bool) -
 
 def _control(sender: Sender, entry: _Entry) -> bytes:
     return sender.control_buffer(entry.ancillary, entry.name, entry.segment if entry.segments() > 1 else 0).buffer
-
-
-def _send_alone(sender: Sender, entry: _Entry, flags: int, first: int | None, wait: bool) -> int:
-    """Sends one entry as `Endpoint.send` does; returns 1 if all of it went."""
-    data, segment, name, address, ancillary = entry
-    sending = Sending(sender, data, len(data), segment, name, address, ancillary, flags)
-    sending.run(first, wait)
-    return int(sending.is_done())
 
 
 class Datagrams(Outbox):

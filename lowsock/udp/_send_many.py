@@ -18,9 +18,11 @@ from lowsock._memory.buffers import as_bytes
 from lowsock._system.arguments import checked_int, iterated
 from lowsock._system.errors import raised_inside
 from lowsock.udp._control import NO_ANCILLARY, Ancillary, checked
-from lowsock.udp._mixed import OWN, Datagrams, send_mixed
+from lowsock.udp._mixed import OWN, Datagrams, Mixed
 
 if TYPE_CHECKING:
+    from typing import Callable
+
     from lowsock._system.types import Address, Socket
     from lowsock.udp._sending import Sender
 
@@ -33,14 +35,37 @@ def send_many(sender: Sender, datagrams: Any, ecn: Any, local: Any, flags: int) 
     """Sends all as far as they go; returns how many went."""
     flags = checked_int("flags", flags)
     ancillary = NO_ANCILLARY if ecn is None and local is None else checked(ecn, local)
-    pairs = [
+    items = _items(datagrams)
+    return (
+        Mixed(sender, items, ancillary, flags).resume() if _is_mixed(items) else _send_pairs(sender, items, ancillary, flags)
+    )
+
+
+def resumable(sender: Sender, datagrams: Any, ecn: Any, local: Any, flags: int) -> Callable[[], int]:
+    """The same as a function, which goes on where it was if it is called again after `BlockingIOError`."""
+    ancillary = NO_ANCILLARY if ecn is None and local is None else checked(ecn, local)
+    items = _items(datagrams)
+    return (
+        Mixed(sender, items, ancillary, flags).resume
+        if _is_mixed(items)
+        else lambda: _send_pairs(sender, items, ancillary, flags)
+    )
+
+
+def _items(datagrams: Any) -> list[Any]:
+    return [
         item if type(item) is tuple and len(item) == 2 and type(item[0]) is bytes else _item(i, item)
         for i, item in enumerate(iterated("datagrams", SHAPE, datagrams))
     ]
+
+
+def _is_mixed(items: list[Any]) -> bool:
+    return not {*map(type, items)} <= {tuple}
+
+
+def _send_pairs(sender: Sender, pairs: Pairs, ancillary: Ancillary, flags: int) -> int:
     if not pairs:
         return 0
-    if {*map(type, pairs)} != {tuple}:
-        return send_mixed(sender, pairs, ancillary, flags)
     refused = sender.ecn_refused
     try:
         return _send(sender, pairs, ancillary, flags)

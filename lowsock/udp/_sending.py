@@ -19,7 +19,7 @@ from lowsock._memory.address import encode_for, family_of
 from lowsock._memory.buffers import COPY_SIZE, PYPY, viewed
 from lowsock._system.arguments import ZERO, checked_int
 from lowsock._system.constants import MSG_DONTWAIT
-from lowsock._system.errors import raised_inside
+from lowsock._system.errors import fail, raised_inside
 from lowsock._system.ffi import ffi, lib
 from lowsock._system.layouts import LAYOUTS
 from lowsock._system.target import target
@@ -210,7 +210,6 @@ class Sending:
     __slots__ = (
         "_address",
         "_ancillary",
-        "_at",
         "_base",
         "_data",
         "_flags",
@@ -219,6 +218,7 @@ class Sending:
         "_sender",
         "_sent",
         "_size",
+        "at",
     )
 
     def __init__(
@@ -235,32 +235,34 @@ class Sending:
         self._sender, self._data, self._size, self._segment = sender, data, size, segment
         self._base = ffi.from_buffer("char[]", data) if type(data) is bytes else data
         self._name, self._address, self._ancillary, self._flags = name, address, ancillary, flags
-        self._at = self._sent = 0
+        self.at = self._sent = 0
 
     def run(self, first: int | None = None, wait: bool = True) -> int:
-        """Sends as far as it goes, and waits for the first datagram only, if ``wait``; returns how many bytes went.
+        """Sends as far as it goes, and waits for the first datagram only, if ``wait``; returns how many bytes went, in all
+        runs. After one that sent a part another goes on with the rest.
         ``first`` is the -errno of an attempt with offload that was made already: the kernel reports an error once, so it
         must not be lost."""
         sender, flags = self._sender, self._flags
         step = self._step if sender.zerocopy is None else self._zerocopy_step
         if target(sender.sock)[1]:
             self._flags |= MSG_DONTWAIT
-        while not self._sent or self._at < self._size:
+        before = self._sent
+        while not self._sent or self.at < self._size:
             fd = target(sender.sock)[0]
             answer = step(fd) if first is None else self._handle_answer(fd, first, *self._next())
             first = None
-            if answer < 0 and wait and not self._sent:
+            if answer < 0 and wait and self._sent == before:
                 answer = retry(sender.sock, flags, _POLLOUT, step, answer)
             if answer >= 0:
                 self._sent += answer
-                self._at = min(self._sent * self._segment, self._size)
+                self.at = min(self._sent * self._segment, self._size)
             elif answer != _EINTR:
                 break  # the next call says why
-        return self._at
+        return self.at
 
     def is_done(self) -> bool:
         """Whether all has gone."""
-        return self._sent > 0 and self._at >= self._size
+        return self._sent > 0 and self.at >= self._size
 
     def _step(self, fd: int) -> int:
         """One system call's worth, with offload where it is offered; returns the datagrams that went, or -errno."""
@@ -271,14 +273,14 @@ class Sending:
 
     def _next(self) -> tuple[int, int]:
         """The bytes and datagrams of the next call: one datagram goes without offload."""
-        left, segment = self._size - self._at, self._segment
+        left, segment = self._size - self.at, self._segment
         most = min(self._sender.max_segments(self._name, segment), MAX_BYTES // segment)
         size = min(left, most * segment) if most > 1 else min(left, segment)
         return size, max(-(-size // segment), 1)
 
     def _with_offload(self, fd: int, size: int) -> int:
         control = self._sender.control_buffer(self._ancillary, self._name, self._segment).buffer
-        return _udp_send(fd, self._base + self._at, size, control, len(control), self._name, len(self._name), self._flags)
+        return _udp_send(fd, self._base + self.at, size, control, len(control), self._name, len(self._name), self._flags)
 
     def _handle_answer(self, fd: int, answer: int, size: int, count: int) -> int:
         """Turns the answer to a send with offload into datagrams that went or -errno. Sends again without, if refused."""
@@ -306,9 +308,9 @@ class Sending:
 
     def _sendmmsg(self, fd: int, ancillary: Ancillary, size: int) -> int:
         control = self._sender.control_buffer(ancillary, self._name, 0).buffer
-        left = self._size - self._at if size < 0 else size
+        left = self._size - self.at if size < 0 else size
         name, segment = self._name, self._segment
-        data = self._base + self._at
+        data = self._base + self.at
         return _send_each(fd, data, left, segment, control, len(control), name, len(name), self._flags)
 
     # ---- MSG_ZEROCOPY ----
@@ -317,7 +319,7 @@ class Sending:
         size, count = self._next()
         if size < _ZEROCOPY_LEAST or type(self._data) is not bytes:
             return self._step(fd)
-        whole = self._data if size == self._size else self._data[self._at : self._at + size]
+        whole = self._data if size == self._size else self._data[self.at : self.at + size]
         control = self._sender.control_buffer(self._ancillary, self._name, self._segment if count > 1 else 0)
         answer = self._send_zerocopy(whole, control)
         if count > 1:
@@ -328,10 +330,31 @@ class Sending:
 
     def _send_zerocopy(self, piece: bytes, control: ControlBuffer) -> int:
         """Sends by the socket's zero-copy sender, which waits itself on a blocking socket; returns the bytes, or -errno."""
-        sender: Any = self._sender.zerocopy
+        sender = self._sender.zerocopy
+        if sender is None or sender._closed:  # another thread has ended the endpoint
+            return -errno.EBADF
         try:
             return int(sender.send(piece, address=self._address, flags=self._flags, ancdata=control.messages))
+        except ValueError as error:
+            if not is_of_the_end(sender, error):
+                raise
+            return -errno.EBADF
         except OSError as error:
             if error.errno is None or not raised_inside(error):  # a timeout, or a signal handler's own error
                 raise
             return -error.errno
+
+
+def is_of_the_end(sender: ZeroCopySender, error: ValueError) -> bool:
+    """Whether an error says that the zero-copy sender was closed meanwhile: for an endpoint that is EBADF."""
+    return sender._closed and raised_inside(error)
+
+
+def drain(sender: ZeroCopySender, timeout: float | None) -> bool:
+    """Waits for zero-copy sends, at most ``timeout`` seconds; fails with EBADF if the endpoint ends meanwhile."""
+    try:
+        return sender.wait(timeout)
+    except ValueError as error:
+        if is_of_the_end(sender, error):
+            fail(-errno.EBADF)
+        raise

@@ -8,11 +8,14 @@ import sys
 import warnings
 
 import pytest
+from datagram_loops import Full, of_lowsock
 
-from lowsock import aio, udp
+from lowsock import aio, cmsg, udp
 from lowsock.aio import errqueue
 from lowsock.aio import udp as awaitable
+from lowsock.errqueue import ZeroCopySender
 from lowsock.errqueue._events import READERS
+from lowsock.udp import _sending as sending
 
 SIZE = 1200
 NAMES = [name for name in vars(udp.Endpoint) if (not name.startswith("_") and name != "close") or name == "__init__"]
@@ -115,6 +118,29 @@ def test_many_go_to_many(backend, two):
             return await endpoint.send_many(iter([(b"%d" % i, to.getsockname()) for i, to in enumerate((a, b))]))
 
     assert backend.run(main) == 2
+
+
+@linux
+def test_one_of_which_a_part_went_is_finished(backend, two, monkeypatch):
+    """Nothing goes twice, and control messages of an iterator are there at each attempt."""
+    a, b = two
+    full = Full(0, refill=1)
+    monkeypatch.setattr(sending, "_send_each", full.each)
+
+    hops = (cmsg.TTL if a.family == socket.AF_INET else cmsg.HopLimit)(hops=7)
+
+    def batch():
+        yield udp.Transmit(b"abcde", None, segment_size=2, ancdata=iter([hops]))
+        yield udp.Transmit(b"last", None, ecn=1)
+
+    async def main():
+        return await awaitable.Endpoint(a, gso=False).send_many(batch())
+
+    assert backend.run(main) == 2
+    assert full.sent == [b"ab", b"cd", b"e"]
+    assert len(full.controls) == 1
+    assert full.controls != {b""}
+    assert b.recv(9) == b"last"
 
 
 def test_a_host_name_is_refused(backend, two):
@@ -232,6 +258,26 @@ def test_closing_waits_for_what_is_in_flight(backend, in_flight, how):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert backend.run(main) == -1
+
+
+@linux
+def test_an_end_while_a_drain_begins_is_ebadf(backend, in_flight, monkeypatch):
+    real = ZeroCopySender.wait
+
+    async def main():
+        endpoint = await flying(in_flight)
+
+        @of_lowsock
+        def wait(sender, timeout):
+            endpoint._close()
+            return real(sender, timeout)
+
+        monkeypatch.setattr(ZeroCopySender, "wait", wait)
+        with pytest.warns(ResourceWarning), pytest.raises(OSError) as info:
+            await endpoint.drain()
+        return info.value.errno
+
+    assert backend.run(main) == errno.EBADF
 
 
 @linux

@@ -2,6 +2,7 @@
 """Loops of asyncio, protocols that write down what a datagram transport calls them with, and sockets beside it."""
 
 import asyncio
+import errno
 import itertools
 import os
 import socket
@@ -13,6 +14,7 @@ from typing import Any, Callable
 import pytest
 
 from lowsock import aio, udp
+from lowsock._system.ffi import ffi
 
 NUMBERS = itertools.count()
 NUMBERED = [b"%04d" % i for i in range(40)]
@@ -23,6 +25,24 @@ def of_lowsock(function: Any) -> Any:
     """A function whose exceptions are not taken for a signal handler's: it stands in for one of lowsock's own."""
     names = {**function.__globals__, "__name__": "lowsock.test"}
     return FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+
+
+class Full:
+    """A kernel that takes single datagrams while there is room, and has ``refill`` more after each EAGAIN. Stands in for
+    ``lowsock_udp_send_each``; `sent` has what it took,
+    `controls` the control buffers."""
+
+    def __init__(self, room: int, refill: int = 0) -> None:
+        self.room, self.refill = room, refill
+        self.sent: list[bytes] = []
+        self.controls: set[bytes] = set()
+
+    def each(self, fd: int, data: Any, size: int, segment: int, control: bytes, *_: object) -> int:
+        self.controls.add(control)
+        pieces = [bytes(ffi.buffer(data + at, min(segment, size - at))) for at in range(0, size, segment)][: self.room]
+        self.sent += pieces
+        self.room += -len(pieces) if pieces else self.refill
+        return len(pieces) or -errno.EAGAIN
 
 
 # ---- loops and protocols ----

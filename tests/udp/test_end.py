@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: MIT
 """The end of an endpoint: it owns its socket until it is closed, or gives it back."""
 
+import copy
 import errno
 import os
+import pickle
 import socket
 import warnings
 
 import pytest
+from datagram_loops import of_lowsock
 from udp_sockets import linux
 
-from lowsock import udp
+from lowsock import aio, constants, udp
 from lowsock.errqueue import ZeroCopySender
+from lowsock.udp._sending import Sending
 
 CALLS = {
     "send": lambda endpoint: endpoint.send(b"x", address=("127.0.0.1", 9)),
@@ -72,6 +76,30 @@ def test_an_endpoint_that_cannot_be_made_leaves_the_socket_to_its_owner(two4):
         with pytest.raises((TypeError, ValueError)):
             udp.Endpoint(two4.a, **wrong)
     assert two4.a.sendto(b"x", two4.to) == 1
+
+
+class Unowned:
+    """Has a descriptor, and no ``close()``."""
+
+    def __init__(self, sock):
+        self.fileno = sock.fileno
+
+
+@linux
+@pytest.mark.parametrize("make", [udp.Endpoint, aio.udp.Endpoint])
+def test_what_it_cannot_close_is_refused_before_an_option_is_set(two4, make):
+    with pytest.raises(TypeError, match=r"^sock must be an int or have close\(\), .*, not Unowned"):
+        make(Unowned(two4.a))
+    assert not two4.a.getsockopt(socket.IPPROTO_IP, constants.IP_RECVTOS)
+    assert not two4.a.getsockopt(constants.SOL_UDP, constants.UDP_GRO)
+
+
+@pytest.mark.parametrize("make", [udp.Endpoint, aio.udp.Endpoint])
+@pytest.mark.parametrize("call", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_has_no_copies(two4, make, call):
+    two4.a.setblocking(False)
+    with pytest.raises(TypeError, match=r"^an Endpoint can be neither copied nor pickled"):
+        call(make(two4.a))
 
 
 # ---- MSG_ZEROCOPY ----
@@ -143,6 +171,32 @@ def test_a_socket_that_was_given_back_takes_another_sender(flying):
     let_go()
     with udp.Endpoint(a, zerocopy=True) as after:
         assert after.zerocopy
+
+
+@linux
+@pytest.mark.filterwarnings("ignore:a ZeroCopySender was closed:ResourceWarning")
+@pytest.mark.parametrize("moment", ["before", "within"])
+@pytest.mark.parametrize("name", ["send", "drain"])
+def test_an_end_during_a_zero_copy_call_of_another_thread_is_ebadf(flying, monkeypatch, name, moment):
+    """Before its sender is asked, and while it works."""
+    endpoint, _, _ = flying
+    cls, inner = (Sending, "_send_zerocopy") if name == "send" and moment == "before" else (ZeroCopySender, name)
+    if name == "drain":
+        inner = "wait" if moment == "before" else "_read_queue"
+    elif moment == "within":
+        inner = "_attempt"
+    real = getattr(cls, inner)
+
+    @of_lowsock
+    def ended(self, *args, **named):
+        monkeypatch.setattr(cls, inner, real)
+        endpoint.close(0)
+        return real(self, *args, **named)
+
+    monkeypatch.setattr(cls, inner, ended)
+    with pytest.raises(OSError) as info:
+        endpoint.drain(5) if name == "drain" else endpoint.send(bytes(30_000), address=("127.0.0.1", 9))
+    assert info.value.errno == errno.EBADF
 
 
 def test_without_zero_copy_there_is_nothing_to_drain(two4):

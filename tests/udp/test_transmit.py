@@ -5,7 +5,7 @@ import errno
 import socket
 
 import pytest
-from datagram_loops import of_lowsock
+from datagram_loops import Full, of_lowsock
 from udp_sockets import HOSTS, bound, cut, linux, numbered
 
 from lowsock import cmsg, constants, udp
@@ -173,29 +173,49 @@ def test_refused_ecn_is_done_without_and_remembered(pair4, monkeypatch):
 # ---- how far it goes ----
 
 
-class Full:
-    """A kernel whose room ends after so many datagrams."""
-
-    def __init__(self, room):
-        self.room = room
-
-    def each(self, fd, data, size, segment, *_):
-        count = min(-(-size // segment) or 1, self.room)
-        self.room -= count
-        return count or -errno.EAGAIN
+@linux
+def test_one_of_which_a_part_went_never_goes_twice(pair4, monkeypatch):
+    """The error says how much went, and so does a count that leaves out what has not begun."""
+    a, b = pair4
+    a.setblocking(False)
+    full = Full(0)
+    monkeypatch.setattr(sending, "_send_each", full.each)
+    one, to = udp.Endpoint(a, gso=False), b.getsockname()
+    batch = [udp.Transmit(b"1", to, ecn=1), udp.Transmit(b"abcde", to, segment_size=2), udp.Transmit(b"2", to)]
+    assert one.send_many(batch) == 1, "nothing of the next one went"
+    full.room = 2
+    with pytest.raises(BlockingIOError) as info:
+        one.send_many(batch)
+    assert (info.value.characters_written, full.sent) == (5, [b"ab", b"cd"])
+    with pytest.raises(BlockingIOError) as info:
+        one.send_many(batch[1:])
+    assert not hasattr(info.value, "characters_written")
+    assert [each.data for each in drained(b)] == [b"1", b"1"]
 
 
 @linux
-def test_one_that_went_in_part_is_not_counted(pair4, monkeypatch):
+def test_the_rest_of_one_of_which_a_part_went_is_waited_for(pair4, monkeypatch):
     a, b = pair4
-    a.setblocking(False)
-    monkeypatch.setattr(sending, "_send_each", Full(1).each)
+    full = Full(1, refill=2)
+    monkeypatch.setattr(sending, "_send_each", full.each)
     one, to = udp.Endpoint(a, gso=False), b.getsockname()
-    batch = [udp.Transmit(b"1", to, ecn=1), udp.Transmit(b"abcd", to, segment_size=2), udp.Transmit(b"2", to)]
-    assert one.send_many(batch) == 1
-    with pytest.raises(BlockingIOError):
-        one.send_many(batch[1:])
-    assert [each.data for each in drained(b)] == [b"1"]
+    a.settimeout(10)
+    batch = [udp.Transmit(b"1", to, ecn=1), udp.Transmit(b"abcdefg", to, segment_size=2), udp.Transmit(b"2", to)]
+    assert one.send_many(batch) == 3
+    assert full.sent == [b"ab", b"cd", b"ef", b"g"]
+    assert [each.data for each in drained(b)] == [b"1", b"2"]
+
+
+@linux
+def test_a_timeout_within_one_says_how_much_went(pair4, monkeypatch):
+    a, b = pair4
+    full = Full(1)
+    monkeypatch.setattr(sending, "_send_each", full.each)
+    one, to = udp.Endpoint(a, gso=False), b.getsockname()
+    a.settimeout(0.02)
+    with pytest.raises(socket.timeout) as info:
+        one.send_many([udp.Transmit(b"abcd", to, segment_size=2), udp.Transmit(b"2", to)])
+    assert (info.value.characters_written, full.sent) == (2, [b"ab"])
 
 
 @linux
