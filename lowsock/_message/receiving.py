@@ -69,7 +69,8 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     """
     if type(bufsize) is not int:
         return _receive(sock, bufsize, ancbufsize, flags)
-    timeout = None if type(sock) is int else sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)
+    plain = type(sock) is kinds.Socket
+    timeout = sock.gettimeout() if plain else None if type(sock) is int else timeout_of(sock)
     if timeout:
         flags = MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
     try:
@@ -79,7 +80,7 @@ def recvmsg(sock: Socket, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> 
     struct, view, reply = entry
     ancdata: Ancillary | None = None
     try:
-        fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+        fd = sock.fileno() if plain else sock if type(sock) is int else fileno(sock)
         if ancbufsize is ZERO and flags is ZERO:
             if fd is reply.fd and bufsize is reply.bufsize:
                 answer = _recv_again(struct)
@@ -176,7 +177,8 @@ def recvmsg_into(
         return _receive_bounced(sock, buffers, ancbufsize, flags)
     if ancbufsize is not ZERO or flags is not ZERO or type(buffers) is not list:
         return _receive_scattered(sock, buffers, ancbufsize, flags)
-    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
+    plain = type(sock) is kinds.Socket
+    if sock.gettimeout() if plain else type(sock) is not int and timeout_of(sock):
         return _receive_scattered(sock, buffers, ancbufsize, flags)
     try:
         entry = _free.pop()
@@ -193,7 +195,7 @@ def recvmsg_into(
                 return _receive_scattered(sock, buffers, ancbufsize, flags)
             exports.append(_from_buffer(buffer))
             sizes.append(len(buffer))
-        fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+        fd = sock.fileno() if plain else sock if type(sock) is int else fileno(sock)
         answer = _recv_into(struct, fd, exports, sizes, len(sizes))
     except OverflowError:
         check_descriptor(sock)
@@ -301,7 +303,8 @@ def recv1msg(
         maxsize = _checked_maxsize(maxsize)
     if flags is not ZERO:
         return _receive(sock, maxsize, space, flags, short=True)
-    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
+    plain = type(sock) is kinds.Socket
+    if sock.gettimeout() if plain else type(sock) is not int and timeout_of(sock):
         return _receive(sock, maxsize, space, flags, short=True)
     try:
         entry = _free.pop()
@@ -310,7 +313,7 @@ def recv1msg(
     struct, view, reply = entry
     ancillary: Ancillary | None = None
     try:
-        fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+        fd = sock.fileno() if plain else sock if type(sock) is int else fileno(sock)
         answer = _recvmsg(struct, fd, maxsize, space, 0)
         if answer >= 0:
             data, ancillary = view[: answer & _SIZE_MASK], []

@@ -44,7 +44,8 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
         return _receive(sock, bufsize, maxfds, flags)
     if type(flags) is not int or not 0 <= flags <= INT_MAX:
         return _receive(sock, bufsize, maxfds, flags)
-    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
+    plain = type(sock) is kinds.Socket
+    if sock.gettimeout() if plain else type(sock) is not int and timeout_of(sock):
         return _receive(sock, bufsize, maxfds, flags)
     try:
         entry = _free.pop()
@@ -53,7 +54,7 @@ def recv_fds(sock: Socket, bufsize: int, maxfds: int, flags: int = 0) -> tuple[b
     struct, view, reply = entry
     fds: list[int] | None = None
     try:
-        fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+        fd = sock.fileno() if plain else sock if type(sock) is int else fileno(sock)
         answer = _recv_fds(struct, fd, bufsize, _ROOM, maxfds, flags)
         if answer <= MORE:
             size, msg_flags, source, count = _unpack(reply.info, _INFO)

@@ -65,7 +65,8 @@ def recv_owned_fds(sock: Socket, bufsize: int, maxfds: int = SCM_MAX_FD, flags: 
         return _receive(sock, bufsize, maxfds, flags)
     if type(flags) is not int or not 0 <= flags <= INT_MAX:
         return _receive(sock, bufsize, maxfds, flags)
-    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
+    plain = type(sock) is kinds.Socket
+    if sock.gettimeout() if plain else type(sock) is not int and timeout_of(sock):
         return _receive(sock, bufsize, maxfds, flags)
     owned = new_slots(maxfds + 1)
     fds = owner(owned)
@@ -75,7 +76,7 @@ def recv_owned_fds(sock: Socket, bufsize: int, maxfds: int = SCM_MAX_FD, flags: 
         entry = new_entry(error)
     struct, view, reply = entry
     try:
-        fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+        fd = sock.fileno() if plain else sock if type(sock) is int else fileno(sock)
         answer = _recv_rights(struct, fd, bufsize, _ROOM, flags, owned)
         if answer <= MORE:
             info = _unpack(reply.info, MORE - answer)

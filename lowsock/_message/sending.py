@@ -60,7 +60,8 @@ def sendmsg(
     `BufferError` naming a bad argument, before anything is sent. Descriptors without data on an ``AF_UNIX``
     stream, which Linux would lose, raise `ValueError`. See sendmsg(2), cmsg(3).
     """
-    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
+    plain = type(sock) is kinds.Socket
+    if sock.gettimeout() if plain else type(sock) is not int and timeout_of(sock):
         flags = MSG_DONTWAIT if flags is ZERO else checked_int("flags", flags) | MSG_DONTWAIT
     if type(buffers) is list and len(buffers) == 1 and type(only := buffers[0]) is bytes:
         data: bytes | None = only
@@ -74,7 +75,7 @@ def sendmsg(
         if address is not None or flags is not ZERO:
             sent = _send_to(sock, data, flags, address)
         else:
-            fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+            fd = sock.fileno() if plain else sock if type(sock) is int else fileno(sock)
             sent = _plain_send(fd, data, len(data))
     except OverflowError:
         check_descriptor(sock)
@@ -96,7 +97,7 @@ def _send_to(sock: Any, data: bytes, flags: int, address: Address) -> int:
             return _EINTR
         family, name = cached
         return _sendto_family(sock if type(sock) is int else fileno(sock), family, data, len(data), name, len(name), flags)
-    fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+    fd = sock.fileno() if type(sock) is kinds.Socket else sock if type(sock) is int else fileno(sock)
     return _sendto(fd, data, len(data), name, len(name), flags)
 
 
@@ -113,7 +114,7 @@ def _send_control(sock: Any, data: bytes, ancdata: Iterable[ControlMessage], fla
                 name = _encode_address(sock, address)
             elif address is not None:
                 family, name = _cached_encoding(address) or (INT_MAX, b"")  # no socket is of that family: nothing is sent
-            fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+            fd = sock.fileno() if type(sock) is kinds.Socket else sock if type(sock) is int else fileno(sock)
             size, length = len(payload), len(name)
             try:
                 sent = _send_one(fd, data, len(data), level, kind, payload, size, name, length, flags, family)
@@ -132,7 +133,7 @@ def _send_exported(sock: Any, buffers: Any, ancdata: Iterable[ControlMessage], f
         exports: list[Any] = []  # they end with this frame, which a traceback may keep alive
         try:
             if _export(buffers, exports):
-                fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+                fd = sock.fileno() if type(sock) is kinds.Socket else sock if type(sock) is int else fileno(sock)
                 sent = lib.lowsock_send_gathered(fd, exports, list(map(len, exports)), len(exports))
         finally:
             exports.clear()
@@ -203,12 +204,16 @@ def send1msg(sock: Socket, data: Buffer, flags: int = 0, ancillary: Iterable[Con
     ``send1msg(sock, data)`` does what ``sock.send(data)`` does. ``ancillary`` holds three-tuples
     ``(level, type, data)``. Raises what `sendmsg` raises. See sendmsg(2).
     """
-    plain = flags is ZERO and (ancillary is NO_ANCDATA or (type(ancillary) is list and not ancillary))
-    plain = plain and type(data) is bytes
-    if plain and (type(sock) is int or not (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock))):
+    plain = type(sock) is kinds.Socket
+    if (
+        flags is ZERO
+        and type(data) is bytes
+        and (ancillary is NO_ANCDATA or (type(ancillary) is list and not ancillary))
+        and not (sock.gettimeout() if plain else type(sock) is not int and timeout_of(sock))
+    ):
         try:
-            fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
-            sent = _plain_send(fd, data, len(data))  # type: ignore[arg-type]
+            fd = sock.fileno() if plain else sock if type(sock) is int else fileno(sock)
+            sent = _plain_send(fd, data, len(data))
         except OverflowError:
             check_descriptor(sock)
             raise

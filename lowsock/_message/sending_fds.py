@@ -47,17 +47,17 @@ def send_fds(
     data = joined(buffers)
     if not data or not 0 <= flags <= INT_MAX or not 0 < len(own) <= SCM_MAX_FD:
         return _send(sock, buffers, own, flags, None)
-    if type(sock) is not int and (sock.gettimeout() if type(sock) is kinds.Socket else timeout_of(sock)):
+    plain = type(sock) is kinds.Socket
+    if sock.gettimeout() if plain else type(sock) is not int and timeout_of(sock):
         return _send(sock, buffers, own, flags, None)
     # AF_UNIX refuses closed descriptors before it takes anything; other families do not look at them.
-    plain = type(sock) is kinds.Socket
     if plain and kinds.family_of(sock) != AF_UNIX:
         return _send(sock, buffers, own, flags, None)
     for number in own:
         if type(number) is not int:
             return _send(sock, [data], own, flags, None)
     try:
-        fd = sock if type(sock) is int else sock.fileno() if type(sock) is kinds.Socket else fileno(sock)
+        fd = sock.fileno() if plain else sock if type(sock) is int else fileno(sock)
         sent = _send_fds(fd, data, len(data), own, len(own), flags, 0 if plain else AF_UNIX)
     except (TypeError, OverflowError):
         check_descriptor(sock)
