@@ -67,6 +67,9 @@ def arguments(sock: Any) -> None:
     aio.UnixStream(sock).take_fds()  # wrong
     unix.UnixStream(sock).take_fds()  # wrong
     unix.connect(5)  # wrong
+
+
+def fields(sock: Any) -> None:
     cmsg.space(fds=3)  # wrong
     cmsg.enable(sock, cmsg.TTL, fds=3)  # wrong
     cmsg.TxTime(nanoseconds=3)  # wrong
