@@ -362,7 +362,6 @@ def test_what_is_no_socket_is_refused(thing):
 
 
 def test_an_ssl_socket_is_refused():
-    """By its class, before it is asked for a descriptor."""
     with pytest.raises(NotImplementedError, match="TLS"):
         cmsg.enable(ssl.SSLSocket.__new__(ssl.SSLSocket), cmsg.TTL)
 
